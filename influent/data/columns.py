@@ -1,0 +1,230 @@
+"""What the caller's columns mean: SQL that turns a raw column into an id, a time or a number of ours.
+
+Each function looks at the whole column once, so that one decision holds for every row, and says in a note what
+it decided.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from influent.data.engine import Engine, quoted
+from influent.data.source import ROW, RawTable
+from influent.errors import ConfigError, SchemaError, nearest
+
+TimeUnit = Literal["s", "ms", "us", "ns"]
+
+_INTEGERS = {"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "HUGEINT"}
+_FLOATS = {"FLOAT", "DOUBLE"}
+_CLOCKS = {"TIMESTAMP", "TIMESTAMP_S", "TIMESTAMP_MS", "TIMESTAMP_NS", "DATE"}
+_ZONE = r":.*(Z|z|[+-]\d{2}(:?\d{2})?)$"  # after a clock time: the day of 2024-01-05 is no zone
+_UNIT_NAMES = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
+
+
+@dataclass(frozen=True)
+class Reading:
+    """SQL that reads one column, and what the reader should know about it."""
+
+    sql: str
+    notes: tuple[str, ...] = ()
+
+
+def find_column(raw: RawTable, name: str | None, canonical: tuple[str, ...], argument: str) -> str | None:
+    """Return the column called `name`, or where none is named the first of `canonical` that is there.
+
+    Raises:
+        SchemaError: `name` is given and there is no such column.
+    """
+    if name is None:
+        return next((column for column in canonical if column in raw.columns), None)
+    if name not in raw.columns:
+        raise SchemaError(
+            f"{raw.label} has no column {name!r}. It has: {', '.join(map(repr, raw.columns))}."
+            f"{nearest(name, raw.columns)} Name yours with {argument}=."
+        )
+    return name
+
+
+def require_column(raw: RawTable, name: str | None, canonical: str, argument: str) -> str:
+    """Return the column called `name`, by default `canonical`; there must be one.
+
+    Raises:
+        SchemaError: there is no such column.
+    """
+    column = find_column(raw, name, (canonical,), argument)
+    if column is None:
+        raise SchemaError(
+            f"{raw.label} has no column {canonical!r}. It has: {', '.join(map(repr, raw.columns))}."
+            f"{nearest(canonical, raw.columns)} Name yours with {argument}=."
+        )
+    return column
+
+
+def read_id(engine: Engine, raw: RawTable, name: str) -> Reading:
+    """Read ids as integers or strings, whichever the caller wrote; empty ones become null.
+
+    A text column holds integers only if every id is written as an integer prints, so `007` stays a string.
+
+    Raises:
+        SchemaError: the column mixes types, or holds something that is neither an integer nor a string.
+    """
+    kind, column = raw.columns[name], quoted(name)
+    if kind in _INTEGERS - {"UBIGINT", "HUGEINT"}:
+        return Reading(f"CAST({column} AS BIGINT)")
+    if kind in _FLOATS:
+        return _read_float_id(engine, raw, name)
+    if kind == "JSON":
+        raise SchemaError(_mixed(engine, raw, name))
+    if kind == "UUID" or kind.startswith("ENUM"):
+        return Reading(f"CAST({column} AS VARCHAR)")
+    if kind != "VARCHAR":
+        raise SchemaError(f"the column {name!r} of {raw.label} holds {kind}; ids must be integers or strings.")
+    if raw.is_text and _is_canonical_integer(engine, raw, column):
+        return Reading(f"CAST({column} AS BIGINT)")
+    return Reading(f"nullif({column}, '')")
+
+
+def _is_canonical_integer(engine: Engine, raw: RawTable, column: str) -> bool:
+    test = f"bool_and(CAST(TRY_CAST({column} AS BIGINT) AS VARCHAR) IS NOT DISTINCT FROM {column})"
+    return bool(engine.row(f"SELECT {test} AS yes FROM {raw.name} WHERE {column} IS NOT NULL")["yes"])
+
+
+def _read_float_id(engine: Engine, raw: RawTable, name: str) -> Reading:
+    """Whole numbers stored as floats are what frames make of integers with gaps; NaN there is a gap."""
+    column = quoted(name)
+    whole = f"CASE WHEN isfinite({column}) THEN TRY_CAST({column} AS BIGINT) END"
+    broken = engine.row(
+        f"SELECT count(*) AS n, min({column}) AS example FROM {raw.name} "
+        f"WHERE NOT isnan({column}) AND {whole} IS DISTINCT FROM {column}"
+    )
+    if broken["n"]:
+        raise SchemaError(
+            f"the column {name!r} of {raw.label} holds {broken['n']} ids that are not whole numbers, for example "
+            f"{broken['example']}. Ids must be integers or strings."
+        )
+    return Reading(whole, (f"{name}: whole numbers stored as floats were read as integers.",))
+
+
+def _mixed(engine: Engine, raw: RawTable, name: str) -> str:
+    column = quoted(name)
+    kind = f"CASE json_type({column}) WHEN 'VARCHAR' THEN 'strings' WHEN 'NULL' THEN NULL ELSE 'numbers or others' END"
+    kinds = engine.row(f"SELECT string_agg(DISTINCT {kind}, ' and ') AS kinds FROM {raw.name}")["kinds"]
+    return (
+        f"the column {name!r} of {raw.label} mixes types ({kinds}), so 1 and '1' could be the same id or two. "
+        "Write all ids as strings or all as integers."
+    )
+
+
+def read_text(name: str | None, otherwise: str | None = None) -> Reading:
+    """Read a label (action, scene) as a string; `otherwise` stands in where the log says nothing."""
+    default = "NULL" if otherwise is None else f"'{otherwise}'"
+    if name is None:
+        return Reading(f"CAST({default} AS VARCHAR)")
+    return Reading(f"coalesce(CAST({quoted(name)} AS VARCHAR), {default})")
+
+
+def read_number(engine: Engine, raw: RawTable, name: str | None) -> Reading:
+    """Read numbers as doubles; a text that is no number becomes NaN, which cleaning counts."""
+    if name is None:
+        return Reading("CAST(NULL AS DOUBLE)")
+    column, kind = quoted(name), raw.columns[name]
+    if kind in _INTEGERS | _FLOATS | {"BOOLEAN"} or kind.startswith("DECIMAL"):
+        return Reading(f"CAST({column} AS DOUBLE)")
+    if kind not in {"VARCHAR", "JSON"}:
+        raise SchemaError(f"the column {name!r} of {raw.label} holds {kind}; numbers are needed.")
+    text = f"json_extract_string({column}, '$')" if kind == "JSON" else column
+    broken = _first_unreadable(engine, raw, text, f"TRY_CAST({text} AS DOUBLE)")
+    notes = () if broken is None else (f"{name}: {broken}; cleaning drops them as non-finite.",)
+    return Reading(f"CASE WHEN {text} <> '' THEN coalesce(TRY_CAST({text} AS DOUBLE), 'NaN'::DOUBLE) END", notes)
+
+
+def read_time(engine: Engine, raw: RawTable, name: str, unit: TimeUnit | None) -> Reading | None:
+    """Read a column as microseconds since 1970 in UTC, or return None where every row is null.
+
+    Texts are ISO 8601, or numbers written out. Numbers are seconds, milliseconds, microseconds or nanoseconds:
+    the median decides for the whole column (below 10^11 seconds, 10^14 milliseconds, 10^17 microseconds).
+
+    Args:
+        unit: what numbers count; by default decided by their magnitude.
+
+    Raises:
+        SchemaError: the column holds neither, or no time in it can be read.
+        ConfigError: `unit` is none of the four.
+    """
+    if unit is not None and unit not in get_args(TimeUnit):
+        raise ConfigError(f"The 'time_unit' parameter must be one of {', '.join(get_args(TimeUnit))}. Got {unit!r}.")
+    column, kind = quoted(name), raw.columns[name]
+    text = f"json_extract_string({column}, '$')" if kind == "JSON" else column
+    if not engine.row(f"SELECT count({text}) AS n FROM {raw.name}")["n"]:
+        return None
+    if kind == "TIMESTAMP WITH TIME ZONE":
+        return Reading(f"epoch_us({column})")
+    if kind in _CLOCKS:
+        return Reading(f"epoch_us(CAST({column} AS TIMESTAMP))", (f"{name}: times carry no zone; read as UTC.",))
+    if kind in _INTEGERS | _FLOATS or kind.startswith("DECIMAL"):
+        return _read_numeric_time(engine, raw, name, column, unit)
+    if kind not in {"VARCHAR", "JSON"}:
+        raise SchemaError(f"the column {name!r} of {raw.label} holds {kind}; times or numbers are needed.")
+    counts = engine.row(
+        f"SELECT count(TRY_CAST({text} AS DOUBLE)) AS numeric, count(TRY_CAST({text} AS TIMESTAMPTZ)) AS iso, "
+        f"count(*) FILTER (TRY_CAST({text} AS TIMESTAMPTZ) IS NOT NULL AND NOT regexp_matches({text}, '{_ZONE}')) "
+        f"AS zoneless FROM {raw.name}"
+    )
+    if counts["numeric"] > counts["iso"]:
+        return _read_numeric_time(engine, raw, name, text, unit)
+    zone = (f"{name}: {counts['zoneless']:,} times carry no zone; read as UTC.",) if counts["zoneless"] else ()
+    instant = f"TRY_CAST({text} AS TIMESTAMPTZ)"
+    return _checked_time(engine, raw, name, text, f"CASE WHEN isfinite({instant}) THEN epoch_us({instant}) END", zone)
+
+
+def _read_numeric_time(engine: Engine, raw: RawTable, name: str, column: str, unit: TimeUnit | None) -> Reading:
+    number = f"TRY_CAST({column} AS DOUBLE)"
+    seen = engine.row(
+        f"SELECT median(abs(x)) AS middle, max(x) AS latest FROM (SELECT {number} AS x FROM {raw.name}) WHERE isfinite(x)"
+    )
+    middle = seen["middle"]
+    decided: TimeUnit = unit or (
+        "s" if middle is None or middle < 1e11 else "ms" if middle < 1e14 else "us" if middle < 1e17 else "ns"
+    )
+    how = "as told" if unit else "decided by their size"
+    notes = [f"{name}: numbers read as {_UNIT_NAMES[decided]} since 1970 ({how})."]
+    per_unit = {"s": 1_000_000, "ms": 1_000, "us": 1, "ns": 0.001}[decided]
+    if seen["latest"] is not None and seen["latest"] * per_unit < 365 * 86_400 * 1_000_000:
+        notes.append(f"{name}: every time falls into 1970 or before; dates written as numbers look like this.")
+    # Integer arithmetic where the value is an integer: a double has too few digits for nanoseconds.
+    whole = f"TRY_CAST({column} AS HUGEINT)"
+    if raw.columns[name] in _INTEGERS or raw.is_text or raw.columns[name] == "VARCHAR":
+        exact = f"{whole} // 1000" if decided == "ns" else f"{whole} * {int(per_unit)}"
+        if raw.columns[name] in _INTEGERS:
+            return _checked_time(engine, raw, name, column, f"TRY_CAST({exact} AS BIGINT)", tuple(notes))
+        is_whole = f"regexp_full_match({column}, '[+-]?\\d+')"
+        rounded = f"TRY_CAST(round({number} * {per_unit}) AS BIGINT)"
+        sql = f"CASE WHEN {is_whole} THEN TRY_CAST({exact} AS BIGINT) ELSE {rounded} END"
+        return _checked_time(engine, raw, name, column, sql, tuple(notes))
+    return _checked_time(engine, raw, name, column, f"TRY_CAST(round({number} * {per_unit}) AS BIGINT)", tuple(notes))
+
+
+def _checked_time(
+    engine: Engine, raw: RawTable, name: str, column: str, sql: str, notes: tuple[str, ...]
+) -> Reading:
+    broken = _first_unreadable(engine, raw, column, sql)
+    if broken is None:
+        return Reading(sql, notes)
+    if not engine.row(f"SELECT count({sql}) AS n FROM {raw.name}")["n"]:
+        raise SchemaError(
+            f"no time in the column {name!r} of {raw.label} can be read: {broken}. Times are ISO 8601 "
+            "(2024-03-01T12:00:00Z), dates, or seconds, milliseconds, microseconds or nanoseconds since 1970."
+        )
+    return Reading(sql, (*notes, f"{name}: {broken}; cleaning drops them."))
+
+
+def _first_unreadable(engine: Engine, raw: RawTable, column: str, sql: str) -> str | None:
+    """Say how many values `sql` could not read, and which came first."""
+    found = engine.row(
+        f"SELECT count(*) AS n, arg_min(CAST({column} AS VARCHAR), {ROW}) AS example, min({ROW}) AS place "
+        f"FROM {raw.name} WHERE {column} IS NOT NULL AND CAST({column} AS VARCHAR) <> '' AND {sql} IS NULL"
+    )
+    if not found["n"]:
+        return None
+    return f"{found['n']:,} cannot be read, the first is {found['example']!r} (row {found['place'] + 1})"

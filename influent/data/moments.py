@@ -1,0 +1,135 @@
+"""The moments at which a prediction is asked for, each with the history before it and nothing after."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from influent.data.sequences import Sequences
+from influent.errors import ConfigError, LeakageError, UnknownIdError
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Moments:
+    """N moments: at each, one user's history is `start:stop` and what came next is `stop:target_stop`.
+
+    All three are places in the flat columns of `sequences`, int64 (N,). A history never reaches into another
+    user's events, never past the moment, and targets come after it.
+
+    Raises:
+        LeakageError: a history would hold events of another user, or from after the moment.
+    """
+
+    sequences: Sequences
+    user_idx: np.ndarray
+    """int32 (N,)"""
+    start: np.ndarray
+    stop: np.ndarray
+    target_stop: np.ndarray
+    """equal to `stop` where nothing is known of what came next"""
+    time_us: np.ndarray | None = None
+    """int64 (N,): the moment itself; None where it is not known (an order-only log)"""
+    fingerprints: frozenset[str] = frozenset()
+    """The training sequences that a model judged at these moments may have been fitted on; empty means any."""
+
+    def __post_init__(self) -> None:
+        first, end = self.sequences.offsets[self.user_idx], self.sequences.offsets[self.user_idx + 1]
+        if (self.start < first).any() or (self.target_stop > end).any():
+            raise LeakageError("a moment's history or target reaches into another user's events.")
+        if (self.start > self.stop).any() or (self.stop > self.target_stop).any():
+            raise LeakageError("a moment's history must end before its targets begin: start <= stop <= target_stop.")
+        times = self.sequences.time_us
+        if self.time_us is None or times is None:
+            return
+        has_history = self.stop > self.start
+        late = times[self.stop[has_history] - 1] > self.time_us[has_history]
+        if late.any():
+            place = int(np.flatnonzero(has_history)[np.argmax(late)])
+            raise LeakageError(
+                f"moment {place} is at {self.time_us[place]} µs but its history reaches to "
+                f"{times[self.stop[place] - 1]} µs. Build moments with moments_at(sequences, users, time_us)."
+            )
+
+    def __len__(self) -> int:
+        return len(self.user_idx)
+
+    def take(self, rows: np.ndarray | slice) -> Moments:
+        """Return the moments at these places."""
+        return replace(
+            self,
+            user_idx=self.user_idx[rows],
+            start=self.start[rows],
+            stop=self.stop[rows],
+            target_stop=self.target_stop[rows],
+            time_us=None if self.time_us is None else self.time_us[rows],
+        )
+
+    def target_items(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the items that came next, flat int64, and the offsets of each moment, (N + 1,).
+
+        An item that comes twice after one moment counts once.
+        """
+        lengths = self.target_stop - self.stop
+        owner = np.repeat(np.arange(len(self)), lengths)
+        items = self.sequences.item_idx[ranges(self.stop, lengths)].astype(np.int64)
+        if (lengths > 1).any():
+            width = self.sequences.vocab.n_items + 1
+            owner, items = np.divmod(np.unique(owner * width + items + 1), width)
+            items = items - 1
+        return items, np.concatenate([[0], np.cumsum(np.bincount(owner, minlength=len(self)))])
+
+
+def ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Return `[s, s + 1, … s + n − 1]` for each start and length, end to end.
+
+    Example:
+        >>> ranges(np.array([5, 20]), np.array([2, 3])).tolist()
+        [5, 6, 20, 21, 22]
+    """
+    ends = np.cumsum(lengths)
+    return np.arange(ends[-1] if len(ends) else 0) + np.repeat(starts - (ends - lengths), lengths)
+
+
+def latest_moments(sequences: Sequences, user_idx: np.ndarray | None = None) -> Moments:
+    """Return the moment right after each user's last event: the one that is recommended for.
+
+    Args:
+        user_idx: which users, int (N,); by default all of them, those without events included.
+    """
+    users = np.arange(sequences.n_users, dtype=np.int32) if user_idx is None else np.asarray(user_idx, np.int32)
+    end = sequences.offsets[users + 1]
+    return Moments(
+        sequences=sequences, user_idx=users, start=sequences.offsets[users], stop=end, target_stop=end, time_us=None
+    )
+
+
+def moments_at(sequences: Sequences, user_ids: Sequence[Any], time_us: Sequence[int] | np.ndarray) -> Moments:
+    """Return the moments of these users at these times: events at or after the time are not in the history.
+
+    Raises:
+        ConfigError: the log is order-only.
+        UnknownIdError: a user is not in the log.
+    """
+    if sequences.time_us is None:
+        raise ConfigError("an order-only log has no moments in time. Use latest_moments(sequences).")
+    users = sequences.vocab.users.require_idx(user_ids).astype(np.int32)
+    if (users >= sequences.n_users).any():
+        raise UnknownIdError("a user has no events in these sequences.")
+    moments = np.asarray(time_us, np.int64)
+    start, end = sequences.offsets[users], sequences.offsets[users + 1]
+    stop = _first_not_before(sequences.time_us, start, end, moments)
+    return Moments(sequences=sequences, user_idx=users, start=start, stop=stop, target_stop=stop, time_us=moments)
+
+
+def _first_not_before(times: np.ndarray, start: np.ndarray, end: np.ndarray, moments: np.ndarray) -> np.ndarray:
+    """Return the first place in each `start:end` whose time is not before the moment; one bisection for all."""
+    low, high = start.copy(), end.copy()
+    while (open_ := low < high).any():
+        middle = (low + high) // 2
+        before = open_ & (times[np.minimum(middle, len(times) - 1)] < moments)
+        low = np.where(before, middle + 1, low)
+        high = np.where(open_ & ~before, middle, high)
+    return low

@@ -1,0 +1,163 @@
+"""Sequences are split into what a model may learn from and the moments it is judged at."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+
+from influent.data.moments import Moments
+from influent.data.sequences import Sequences
+from influent.errors import ConfigError, DataError
+
+Target = Literal["first", "last", "all"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Split:
+    """Training sequences, validation moments and test moments; unpacks to these three.
+
+    The training sequences hold no validation or test event. A test history does hold the validation event, since
+    it has happened by then.
+    """
+
+    protocol: str
+    """In words, for reports."""
+    train: Sequences
+    validation: Moments
+    test: Moments
+
+    def __iter__(self) -> Iterator[Sequences | Moments]:
+        yield from (self.train, self.validation, self.test)
+
+    @cached_property
+    def hash(self) -> str:
+        """Return a hash of every event and every place where the split cuts."""
+        digest = hashlib.sha256(self.train.fingerprint.encode())
+        for moments in (self.validation, self.test):
+            digest.update(moments.sequences.fingerprint.encode())
+            for places in (moments.start, moments.stop, moments.target_stop):
+                digest.update(np.ascontiguousarray(places, np.int64).tobytes())
+        return digest.hexdigest()[:12]
+
+
+def split_last(sequences: Sequences) -> Split:
+    """Leave the last event of every user for test and the one before for validation.
+
+    Users with fewer than three events are trained on and not judged.
+
+    Raises:
+        DataError: no user has three events.
+    """
+    lengths = np.diff(sequences.offsets)
+    users = np.flatnonzero(lengths >= 3).astype(np.int32)
+    if len(users) == 0:
+        raise DataError(
+            f"leave-last-out needs users with at least 3 events; the longest of {sequences.n_users:,} users has "
+            f"{lengths.max(initial=0)}. Use more data, or split by time."
+        )
+    end = sequences.offsets[1:]
+    cut = np.where(lengths >= 3, end - 2, end)
+    train = sequences.until(cut)
+    return Split(
+        protocol="leave last out: test is each user's last event, validation the one before",
+        train=train,
+        validation=_moments(sequences, users, end[users] - 2, end[users] - 1, train),
+        test=_moments(sequences, users, end[users] - 1, end[users], train),
+    )
+
+
+def split_at(
+    sequences: Sequences,
+    cutoff: str | int | float,
+    *,
+    validation: str | int | float = 0.9,
+    target: Target = "first",
+) -> Split:
+    """Split by time: models learn from what came before `cutoff` and are judged on what came after.
+
+    Args:
+        cutoff: a time (ISO 8601, or microseconds), or a share of events between 0 and 1 that come before it.
+        validation: where, within the time before the cutoff, validation begins; likewise a time or a share.
+        target: what is to be predicted of a user's events after the cutoff: the first, the last (with those
+            between in the history), or all of them from the history at the cutoff.
+
+    Raises:
+        ConfigError: the log is order-only, or a cut lies outside its time.
+    """
+    if sequences.time_us is None:
+        raise ConfigError("an order-only log cannot be split by time. Use split('last').")
+    if target not in ("first", "last", "all"):
+        raise ConfigError(f"The 'target' parameter of split must be 'first', 'last' or 'all'. Got {target!r} instead.")
+    end_us = _moment_us(cutoff, sequences.time_us)
+    begin_us = _moment_us(validation, sequences.time_us[sequences.time_us < end_us])
+    if begin_us > end_us:
+        raise ConfigError("validation must begin before the test cutoff.")
+    train = sequences.until(_first_at(sequences, begin_us))
+    before_test = sequences.until(_first_at(sequences, end_us))
+    if len(train) == 0:
+        raise ConfigError(f"no event lies before validation begins at {_iso(begin_us)}. Choose later cuts.")
+    return Split(
+        protocol=f"by time: validation from {_iso(begin_us)}, test from {_iso(end_us)}, target {target}",
+        train=train,
+        validation=_moments_after(before_test, begin_us, target, train),
+        test=_moments_after(sequences, end_us, target, train),
+    )
+
+
+def _first_at(sequences: Sequences, time_us: int) -> np.ndarray:
+    """Return for each user the place of the first event at or after the time."""
+    assert sequences.time_us is not None
+    before = np.concatenate([[0], np.cumsum(sequences.time_us < time_us)])
+    return sequences.offsets[:-1] + before[sequences.offsets[1:]] - before[sequences.offsets[:-1]]
+
+
+def _moments_after(sequences: Sequences, time_us: int, target: Target, train: Sequences) -> Moments:
+    first, end = _first_at(sequences, time_us), sequences.offsets[1:]
+    users = np.flatnonzero(first < end).astype(np.int32)
+    if len(users) == 0:
+        raise ConfigError(f"no event lies at or after {_iso(time_us)}. Choose an earlier cut.")
+    stop, target_stop = first[users], end[users]
+    if target == "first":
+        target_stop = stop + 1
+    elif target == "last":
+        stop = target_stop - 1
+    return _moments(sequences, users, stop, target_stop, train)
+
+
+def _moments(
+    sequences: Sequences, users: np.ndarray, stop: np.ndarray, target_stop: np.ndarray, train: Sequences
+) -> Moments:
+    return Moments(
+        sequences=sequences,
+        user_idx=users,
+        start=sequences.offsets[users],
+        stop=stop,
+        target_stop=target_stop,
+        time_us=None if sequences.time_us is None else sequences.time_us[stop],
+        fingerprints=frozenset({train.fingerprint}),
+    )
+
+
+def _moment_us(cut: str | int | float, times: np.ndarray) -> int:
+    if isinstance(cut, str):
+        try:
+            moment = datetime.fromisoformat(cut)
+        except ValueError as error:
+            raise ConfigError(f"{cut!r} is no ISO 8601 time. Write 2024-03-01, or a share such as 0.9.") from error
+        moment = moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
+        return int(moment.timestamp() * 1_000_000)
+    if 0 < cut < 1:
+        return int(np.quantile(times, cut, method="higher")) if len(times) else 0
+    if cut > 1:
+        return int(cut)
+    raise ConfigError(f"a cut must be a time, or a share between 0 and 1. Got {cut!r}.")
+
+
+def _iso(time_us: int) -> str:
+    return datetime.fromtimestamp(time_us // 1_000_000, tz=timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,0 +1,143 @@
+"""The caller's ids to ours, 0 … n − 1, and back: the only place that knows about unknown ids."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from influent import schema
+from influent.data.events import Features
+from influent.errors import UnknownIdError, nearest
+
+UNKNOWN = -1
+"""The index of an id that the vocabulary does not hold."""
+
+
+@dataclass(frozen=True)
+class Ids:
+    """The distinct ids of one kind, sorted; an id's place is its index.
+
+    Example:
+        >>> ids = Ids("item_id", pa.array(["apple", "pear"]))
+        >>> ids.to_idx(["pear", "plum"]).tolist()
+        [1, -1]
+        >>> ids.to_ids(np.array([1, 0])).to_pylist()
+        ['pear', 'apple']
+    """
+
+    kind: str
+    ids: pa.Array
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def to_idx(self, ids: Sequence[Any] | pa.Array | pa.ChunkedArray) -> np.ndarray:
+        """Return the index of each id, `UNKNOWN` where there is none; int64.
+
+        Ids of another type are compared as text, so that `"42"` from a command line finds the integer 42.
+        """
+        asked = ids if isinstance(ids, pa.Array | pa.ChunkedArray) else pa.array(ids)
+        if len(asked) == 0:
+            return np.zeros(0, dtype=np.int64)
+        known = self.ids
+        if asked.type != known.type:
+            asked, known = asked.cast(pa.string()), known.cast(pa.string())
+        found = pc.fill_null(pc.index_in(asked, value_set=known), UNKNOWN)
+        return np.asarray(found, dtype=np.int64)
+
+    def require_idx(self, ids: Sequence[Any]) -> np.ndarray:
+        """Return the index of each id.
+
+        Raises:
+            UnknownIdError: an id is not there; the message names it and the nearest that is.
+        """
+        found = self.to_idx(ids)
+        if (found == UNKNOWN).any():
+            missing = ids[int(np.argmax(found == UNKNOWN))]
+            raise UnknownIdError(
+                f"{self.kind} {missing!r} is not among the {len(self):,} known."
+                f"{nearest(str(missing), map(str, self.ids[:10_000].to_pylist()))}"
+            )
+        return found
+
+    def to_ids(self, idx: np.ndarray) -> pa.Array:
+        """Return the ids at these indices; null where the index is `UNKNOWN`."""
+        return self.ids.take(pa.array(idx, mask=np.asarray(idx) == UNKNOWN))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vocab:
+    """The users, items and actions of a log, with what is known about them."""
+
+    users: Ids
+    items: Ids
+    actions: Ids
+    item_features: pa.Table | None = field(default=None, repr=False)
+    """One row per item, in index order; null where nothing is known."""
+    user_features: pa.Table | None = field(default=None, repr=False)
+    """One row per user, in index order; null where nothing is known."""
+
+    @property
+    def n_items(self) -> int:
+        """Return the size of the catalogue."""
+        return len(self.items)
+
+    def title(self, item_idx: int) -> str:
+        """Return the item's title where one is known, otherwise its id."""
+        if self.item_features is not None and "title" in self.item_features.column_names:
+            title = self.item_features.column("title")[item_idx].as_py()
+            if title:
+                return str(title)
+        return str(self.items.ids[item_idx].as_py())
+
+    def save(self, folder: Path) -> None:
+        """Write `vocab.parquet`, and `items.parquet` and `users.parquet` where features are known."""
+        columns: dict[str, list[pa.Array]] = {"kind": [], "idx": [], "integer_id": [], "text_id": []}
+        for ids in (self.users, self.items, self.actions):
+            n = len(ids)
+            is_integer = pa.types.is_integer(ids.ids.type)
+            columns["kind"].append(pa.array([ids.kind] * n, pa.string()))
+            columns["idx"].append(pa.array(np.arange(n, dtype=np.int64)))
+            columns["integer_id"].append(ids.ids.cast(pa.int64()) if is_integer else pa.nulls(n, pa.int64()))
+            columns["text_id"].append(pa.nulls(n, pa.string()) if is_integer else ids.ids.cast(pa.string()))
+        pq.write_table(pa.table({name: pa.chunked_array(parts) for name, parts in columns.items()}), folder / "vocab.parquet")
+        for name, features in (("items", self.item_features), ("users", self.user_features)):
+            if features is not None:
+                pq.write_table(features, folder / f"{name}.parquet")
+
+    @classmethod
+    def load(cls, folder: Path) -> Vocab:
+        """Read what `save` wrote."""
+        table = pq.read_table(folder / "vocab.parquet")
+
+        def ids_of(kind: str) -> Ids:
+            rows = table.filter(pc.equal(table.column("kind"), kind)).combine_chunks()
+            name = "text_id" if rows.column("integer_id").null_count else "integer_id"
+            column = rows.column(name)
+            return Ids(kind, column.chunk(0) if column.num_chunks else pa.array([], column.type))
+
+        def features(name: str) -> pa.Table | None:
+            path = folder / f"{name}.parquet"
+            return pq.read_table(path) if path.exists() else None
+
+        return cls(
+            users=ids_of(schema.USER_ID),
+            items=ids_of(schema.ITEM_ID),
+            actions=ids_of(schema.ACTION),
+            item_features=features("items"),
+            user_features=features("users"),
+        )
+
+
+def align(features: Features, ids: Ids) -> pa.Table:
+    """Return the features in the order of `ids`, a row each; null where nothing is known."""
+    place = Ids(ids.kind, features.table.column(ids.kind).combine_chunks()).to_idx(ids.ids)
+    rows = features.table.take(pa.array(place, mask=place == UNKNOWN))
+    return rows.set_column(0, ids.kind, ids.ids)

@@ -1,0 +1,55 @@
+"""What a model that is a sum says of its scores: one term per past event, and the terms that no event owns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from influent.data.moments import Moments, ranges
+
+
+@dataclass(frozen=True, kw_only=True)
+class Credits:
+    """Terms of the scores of C candidates at each of N moments; S is the number of source events of all moments.
+
+    The sources of moment `n` lie at `offsets[n]:offsets[n + 1]`, oldest first. An event that the model does not
+    read (beyond its `max_len`) is not among them; its credit is zero.
+    """
+
+    offsets: np.ndarray
+    """int64 (N + 1,)"""
+    place: np.ndarray
+    """int64 (S,): where in the moment's sequences the event lies"""
+    credit: np.ndarray
+    """float64 (S, C)"""
+    bias: np.ndarray
+    """float64 (N, C): the candidate's own term"""
+    context: dict[str, np.ndarray] = field(default_factory=dict)
+    """float64 (N, C) for each context column"""
+
+    @property
+    def owner(self) -> np.ndarray:
+        """Return the moment of each source event, int64 (S,)."""
+        return np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))
+
+    def total(self) -> np.ndarray:
+        """Return the sum of all terms, float64 (N, C)."""
+        total = self.bias.astype(np.float64).copy()
+        for term in self.context.values():
+            total += term
+        np.add.at(total, self.owner, self.credit)
+        return total
+
+
+def sources_of(moments: Moments, max_len: int | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return where the last `max_len` events before each moment lie: offsets (N + 1,), place (S,), lag (S,).
+
+    Lag counts back from the moment: 1 is the latest event.
+    """
+    lengths = moments.stop - moments.start
+    if max_len is not None:
+        lengths = np.minimum(lengths, max_len)
+    place = ranges(moments.stop - lengths, lengths)
+    lag = np.repeat(moments.stop, lengths) - place
+    return np.concatenate([[0], np.cumsum(lengths)]), place, lag

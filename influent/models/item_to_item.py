@@ -1,0 +1,270 @@
+"""Models that need no gradient: a popularity term plus item-to-item weights, summed over the history.
+
+Every one of them scores item b at a moment as
+
+    score(b) = bias[b] + Σ_j decay^(lag_j − 1) · weights[item_j, b]      j: the last `max_len` events
+
+so each event's credit is its own term, exactly. They differ in how `bias` and `weights` come from the log.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from safetensors.numpy import save_file
+from scipy import sparse
+
+from influent.data.moments import Moments
+from influent.data.sequences import Sequences
+from influent.data.vocab import Vocab
+from influent.errors import ConfigError
+from influent.models.credits import Credits, sources_of
+from influent.models.model import check_fitted
+from influent.progress import Progress
+
+Weights = sparse.csr_array | np.ndarray
+
+_DAY_US = 86_400_000_000
+
+
+class ItemToItem:
+    """What the models of this file share; each says how to `_learn` its bias and weights."""
+
+    name: ClassVar[str]
+    decay: float = 1.0
+    max_len: int | None = None
+
+    fitted_on: str = ""
+    vocab: Vocab
+    bias: np.ndarray
+    weights: Weights
+
+    def _learn(self, train: Sequences) -> tuple[np.ndarray, Weights]:
+        """Return bias (I,) and weights (I, I)."""
+        raise AssertionError(f"{type(self).__name__} does not say how to learn")
+
+    def fit(self, train: Sequences, validation: Moments | None = None, *, progress: Progress | None = None) -> Self:
+        """Count; validation moments are not needed."""
+        with (progress or Progress()).track(f"fit {self.name}", 1) as advance:
+            self.bias, self.weights = self._learn(train)
+            advance()
+        self.vocab, self.fitted_on = train.vocab, train.fingerprint
+        return self
+
+    def predict(self, moments: Moments) -> np.ndarray:
+        """Return a score for every item at each moment, float32 (N, n_items)."""
+        check_fitted(self)
+        offsets, _, item, strength = self._sources(moments)
+        shape = (len(moments), self.vocab.n_items)
+        history = sparse.csr_array((strength, item, offsets), shape=shape)
+        scores = history @ self.weights
+        scores = scores.toarray() if sparse.issparse(scores) else scores
+        return np.asarray(scores + self.bias, dtype=np.float32)
+
+    def credits(self, moments: Moments, candidates: np.ndarray) -> Credits:
+        """Return the terms of the scores of these items, int (N, C), at each moment."""
+        check_fitted(self)
+        offsets, place, item, strength = self._sources(moments)
+        asked = np.repeat(candidates, np.diff(offsets), axis=0)
+        found = self.weights[np.repeat(item[:, None], asked.shape[1], axis=1), asked] if len(item) else np.zeros(asked.shape)
+        found = found.toarray() if sparse.issparse(found) else found
+        credit = strength[:, None] * np.asarray(found, dtype=np.float64)
+        return Credits(offsets=offsets, place=place, credit=credit, bias=self.bias[candidates].astype(np.float64))
+
+    def _sources(self, moments: Moments) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Return offsets, place, item and decayed strength of the events read; an unknown item has strength 0."""
+        offsets, place, lag = sources_of(moments, self.max_len)
+        item = moments.sequences.item_idx[place]
+        strength = np.where(item >= 0, self.decay ** (lag - 1.0), 0.0)
+        return offsets, place, np.maximum(item, 0), strength
+
+    def settings(self) -> dict[str, Any]:
+        """Return the settings that the constructor takes."""
+        return asdict(self)  # type: ignore[call-overload, no-any-return]
+
+    def save(self, folder: Path) -> None:
+        """Write `model.safetensors`, `config.json` and the vocabulary."""
+        check_fitted(self)
+        arrays = {"bias": self.bias}
+        if sparse.issparse(self.weights):
+            w = sparse.csr_array(self.weights)
+            arrays |= {"data": w.data, "indices": w.indices.astype(np.int64), "indptr": w.indptr.astype(np.int64)}
+        else:
+            arrays["weights"] = np.asarray(self.weights)
+        save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, folder / "model.safetensors")
+        config = {"model": self.name, "settings": self.settings(), "fitted_on": self.fitted_on}
+        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+        self.vocab.save(folder)
+
+    def restore(self, arrays: dict[str, np.ndarray], vocab: Vocab, fitted_on: str) -> Self:
+        """Take over what `save` wrote."""
+        self.bias, self.vocab, self.fitted_on = arrays["bias"], vocab, fitted_on
+        shape = (len(self.bias), len(self.bias))
+        if "weights" in arrays:
+            self.weights = arrays["weights"]
+        else:
+            self.weights = sparse.csr_array((arrays["data"], arrays["indices"], arrays["indptr"]), shape=shape)
+        return self
+
+
+@dataclass(kw_only=True)
+class Popularity(ItemToItem):
+    """The share of training events that are the item's."""
+
+    name = "popularity"
+
+    def _learn(self, train: Sequences) -> tuple[np.ndarray, Weights]:
+        return _shares(train.item_idx, train.vocab.n_items)
+
+
+@dataclass(kw_only=True)
+class RecentPopularity(ItemToItem):
+    """The share of the log's last days' events that are the item's."""
+
+    name = "recent_popularity"
+    last_days: float = 7.0
+
+    def _learn(self, train: Sequences) -> tuple[np.ndarray, Weights]:
+        if train.time_us is None:
+            raise ConfigError("an order-only log has no last days. Use Popularity().")
+        recent = train.time_us > train.time_us.max() - self.last_days * _DAY_US
+        return _shares(train.item_idx[recent], train.vocab.n_items)
+
+
+@dataclass(kw_only=True)
+class Markov(ItemToItem):
+    """First order: the share of times that item b followed directly on the latest item."""
+
+    name = "markov"
+    max_len = 1
+
+    def _learn(self, train: Sequences) -> tuple[np.ndarray, Weights]:
+        weights = _pair_counts(train, window=1, decay=1.0)
+        return np.zeros(train.vocab.n_items), _scale_rows(weights, 1 / np.maximum(weights.sum(axis=1), 1e-12))
+
+
+@dataclass(kw_only=True)
+class DecayedCounts(ItemToItem):
+    """Decayed transition counts: how often b came soon after a, near pairs counting more.
+
+    Each pair (a before b, distance w) adds `pair_decay^(w − 1)` to T[a, b]; `reverse` of T's transpose is added;
+    column b is divided by pop(b)^`popularity_power`, then each row by the square root of its sum.
+    """
+
+    name = "counts"
+    window: int = 20
+    """Largest distance of a pair, in events."""
+    pair_decay: float = 0.9
+    popularity_power: float = 0.3
+    reverse: float = 0.5
+    decay: float = 0.7
+    """How much less each step back in the history counts."""
+    max_len: int | None = 100
+
+    def _learn(self, train: Sequences) -> tuple[np.ndarray, Weights]:
+        weights = _pair_counts(train, window=self.window, decay=self.pair_decay)
+        if self.reverse:
+            weights = sparse.csr_array(weights + self.reverse * weights.T)
+        popularity = np.maximum(train.item_counts(), 1).astype(np.float64)
+        weights = sparse.csr_array(weights @ sparse.diags_array(popularity**-self.popularity_power))
+        weights = _scale_rows(weights, 1 / np.sqrt(np.maximum(weights.sum(axis=1), 1e-12)))
+        return np.zeros(train.vocab.n_items), weights
+
+
+@dataclass(kw_only=True)
+class ItemKNN(ItemToItem):
+    """Cosine of the sets of users of two items, the `n_neighbours` nearest kept, recent history counting more.
+
+    Deshpande and Karypis, Item-based top-N recommendation algorithms, 2004.
+    """
+
+    name = "itemknn"
+    n_neighbours: int = 100
+    decay: float = 0.8
+
+    def _learn(self, train: Sequences) -> tuple[np.ndarray, Weights]:
+        users = _user_items(train)
+        norms = np.sqrt(np.maximum(users.sum(axis=0), 1e-12))
+        together = sparse.csr_array(users.T @ users)
+        together.setdiag(0)
+        together.eliminate_zeros()
+        cosine = _scale_rows(sparse.csr_array(together @ sparse.diags_array(1 / norms)), 1 / norms)
+        return np.zeros(train.vocab.n_items), _top_per_row(cosine, self.n_neighbours)
+
+
+@dataclass(kw_only=True)
+class Ease(ItemToItem):
+    """The linear autoencoder with zero diagonal that has a closed form.
+
+    Steck, Embarrassingly shallow autoencoders for sparse data, 2019 (equation 8): B = I − P · diag(1 / diag P),
+    P = (XᵀX + λI)⁻¹. A history is the sum of its events, so an item that comes twice counts twice.
+    """
+
+    name = "ease"
+    l2: float = 500.0
+    max_items: int = 20_000
+    """Refuse a larger catalogue: the inverse needs 16 bytes times its square."""
+
+    def _learn(self, train: Sequences) -> tuple[np.ndarray, Weights]:
+        n_items = train.vocab.n_items
+        if n_items > self.max_items:
+            raise ConfigError(
+                f"EASE inverts a matrix over all {n_items:,} items ({8 * n_items**2 / 2**30:.0f} GiB). It is limited to "
+                f"{self.max_items:,}: raise max_items, drop rare items when cleaning, or use itemknn."
+            )
+        users = _user_items(train)
+        gram = (users.T @ users).toarray()
+        gram[np.diag_indices(n_items)] += self.l2
+        inverse = np.linalg.inv(gram)
+        weights = -inverse / np.diag(inverse)
+        weights[np.diag_indices(n_items)] = 0
+        return np.zeros(n_items), weights.astype(np.float32)
+
+
+def _shares(items: np.ndarray, n_items: int) -> tuple[np.ndarray, Weights]:
+    counts = np.bincount(items[items >= 0], minlength=n_items)
+    return counts / max(counts.sum(), 1), _empty(n_items)
+
+
+def _pair_counts(train: Sequences, *, window: int, decay: float) -> sparse.csr_array:
+    """Return T with decay^(w − 1) added to T[a, b] for each a that stands w ≤ window places before b."""
+    n_items = train.vocab.n_items
+    total = _empty(n_items)
+    item, user = train.item_idx, train.user_idx
+    for distance in range(1, min(window, len(train) - 1) + 1):
+        before, after = item[:-distance], item[distance:]
+        pairs = (user[:-distance] == user[distance:]) & (before >= 0) & (after >= 0)
+        ones = np.full(int(pairs.sum()), decay ** (distance - 1))
+        total = total + sparse.csr_array((ones, (before[pairs], after[pairs])), shape=total.shape)
+    return sparse.csr_array(total)
+
+
+def _user_items(train: Sequences) -> sparse.csr_array:
+    """Return 1 where a user has an item, (U, I)."""
+    known = train.item_idx >= 0
+    shape = (train.n_users, train.vocab.n_items)
+    ones = np.ones(int(known.sum()))
+    matrix = sparse.csr_array((ones, (train.user_idx[known], train.item_idx[known])), shape=shape)
+    matrix.data[:] = 1
+    return matrix
+
+
+def _top_per_row(matrix: sparse.csr_array, n: int) -> sparse.csr_array:
+    """Keep the n largest entries of each row; ties keep the smaller index."""
+    rows = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
+    order = np.lexsort((matrix.indices, -matrix.data, rows))
+    place = np.arange(len(order)) - matrix.indptr[rows[order]]
+    kept = order[place < n]
+    return sparse.csr_array((matrix.data[kept], (rows[kept], matrix.indices[kept])), shape=matrix.shape)
+
+
+def _scale_rows(matrix: sparse.csr_array, factors: np.ndarray) -> sparse.csr_array:
+    return sparse.csr_array(sparse.diags_array(factors) @ matrix)
+
+
+def _empty(n_items: int) -> sparse.csr_array:
+    return sparse.csr_array((n_items, n_items), dtype=np.float64)

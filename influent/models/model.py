@@ -1,0 +1,75 @@
+"""The methods that every model has, whatever it is made of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol, Self, runtime_checkable
+
+import numpy as np
+
+from influent.data.moments import Moments
+from influent.data.sequences import Sequences
+from influent.data.vocab import Vocab
+from influent.errors import LeakageError, NotFittedError
+from influent.models.credits import Credits
+from influent.progress import Progress
+
+
+@runtime_checkable
+class Model(Protocol):
+    """Fits sequences, scores every item at a moment, and says of which terms a score is the sum.
+
+    Laws, checked for every model in `influent.testing`: the terms add up to the score; an event that is left out
+    takes its credit with it; a moment's scores do not depend on the moments beside it; save then load changes
+    nothing.
+    """
+
+    name: str
+    """How reports call it."""
+    vocab: Vocab
+    fitted_on: str
+    """Fingerprint of the training sequences."""
+    max_len: int | None
+    """How many of the latest events it reads; None for all."""
+
+    def fit(self, train: Sequences, validation: Moments | None = None, *, progress: Progress | None = None) -> Self:
+        """Learn from the training sequences; validation moments may only decide when to stop."""
+        ...
+
+    def predict(self, moments: Moments) -> np.ndarray:
+        """Return a score for every item at each moment, float32 (N, n_items)."""
+        ...
+
+    def credits(self, moments: Moments, candidates: np.ndarray) -> Credits:
+        """Return the terms of the scores of these items, int (N, C), at each moment."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write the model into a folder: weights, settings, vocabulary."""
+        ...
+
+
+def check_fitted(model: Model) -> None:
+    """Refuse a model that has learned nothing yet.
+
+    Raises:
+        NotFittedError: `fit` was not called.
+    """
+    if not getattr(model, "fitted_on", ""):
+        raise NotFittedError(f"this {model.name} model is not fitted. Call fit(train) first.")
+
+
+def check_may_judge(model: Model, moments: Moments) -> None:
+    """Refuse to judge a model at moments whose answers it may have learned from.
+
+    Raises:
+        NotFittedError: `fit` was not called.
+        LeakageError: the model was fitted on other events than this split's training part.
+    """
+    check_fitted(model)
+    if moments.fingerprints and model.fitted_on not in moments.fingerprints:
+        raise LeakageError(
+            f"the {model.name} model was fitted on sequences {model.fitted_on}, these moments may judge models fitted "
+            f"on {', '.join(sorted(moments.fingerprints))}: it may have learned from what it is asked to predict. "
+            "Fit it on the training part of the same split."
+        )
