@@ -28,6 +28,7 @@ KIND = "kind"
 PREDICTION_ID = "prediction_id"
 HEAD = "head"
 SOURCE = "source"
+SOURCE_NAME = "source_name"
 SOURCE_EVENT_ID = "source_event_id"
 SOURCE_ITEM_ID = "source_item_id"
 SOURCE_ACTION = "source_action"
@@ -44,9 +45,11 @@ SERVED_FROM = "served_from"
 def ledger_schema(user_type: pa.DataType, item_type: pa.DataType) -> pa.Schema:
     """Columns of a ledger over a log with these id types.
 
-    `source` is one of `event`, `social`, `bias`, `context`, `rest`; the columns about an event are null in
-    the rows that no event owns. `lag` counts events back from the moment (1 is the latest). `gap_us` is null
-    in an order-only log. `credit` is in the unit of the score.
+    `head` is the readout that is explained. `source` is one of `event`, `bias`, `context` and `rest` (the exact sum
+    of what a shortened ledger leaves out); `source_name` says which context column. The columns about an event are
+    null in the rows that no event owns. `lag` counts events back from the moment (1 is the latest). `gap_us` is the
+    time from the event to the moment, or to the latest event where the moment is not known; null in an order-only
+    log. `credit` is in the unit of the score.
     """
     return pa.schema(
         [
@@ -56,6 +59,7 @@ def ledger_schema(user_type: pa.DataType, item_type: pa.DataType) -> pa.Schema:
             (ITEM_ID, item_type),
             (HEAD, pa.string()),
             (SOURCE, pa.string()),
+            (SOURCE_NAME, pa.string()),
             (SOURCE_EVENT_ID, pa.int64()),
             (SOURCE_USER_ID, user_type),
             (SOURCE_ITEM_ID, item_type),

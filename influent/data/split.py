@@ -72,6 +72,21 @@ def split_last(sequences: Sequences) -> Split:
     )
 
 
+def hold_out_last(train: Sequences) -> tuple[Sequences, Moments]:
+    """Leave the last event of every user with two or more for validation; return the rest and these moments.
+
+    Raises:
+        DataError: no user has two events.
+    """
+    lengths = np.diff(train.offsets)
+    users = np.flatnonzero(lengths >= 2).astype(np.int32)
+    if len(users) == 0:
+        raise DataError("no user has two events, so nothing can be learned about what follows what. Use more data.")
+    end = train.offsets[1:]
+    rest = train.until(np.where(lengths >= 2, end - 1, end))
+    return rest, _moments(train, users, end[users] - 1, end[users], rest)
+
+
 def split_at(
     sequences: Sequences,
     cutoff: str | int | float,

@@ -40,6 +40,7 @@ class ItemToItem:
 
     fitted_on: str = ""
     vocab: Vocab
+    popularity: np.ndarray
     bias: np.ndarray
     weights: Weights
 
@@ -52,6 +53,7 @@ class ItemToItem:
         with (progress or Progress()).track(f"fit {self.name}", 1) as advance:
             self.bias, self.weights = self._learn(train)
             advance()
+        self.popularity = _shares(train.item_idx, train.vocab.n_items)
         self.vocab, self.fitted_on = train.vocab, train.fingerprint
         return self
 
@@ -89,7 +91,7 @@ class ItemToItem:
     def save(self, folder: Path) -> None:
         """Write `model.safetensors`, `config.json` and the vocabulary."""
         check_fitted(self)
-        arrays = {"bias": self.bias}
+        arrays = {"bias": self.bias, "popularity": self.popularity}
         if sparse.issparse(self.weights):
             w = sparse.csr_array(self.weights)
             arrays |= {"data": w.data, "indices": w.indices.astype(np.int64), "indptr": w.indptr.astype(np.int64)}
@@ -102,7 +104,8 @@ class ItemToItem:
 
     def restore(self, arrays: dict[str, np.ndarray], vocab: Vocab, fitted_on: str) -> Self:
         """Take over what `save` wrote."""
-        self.bias, self.vocab, self.fitted_on = arrays["bias"], vocab, fitted_on
+        self.bias, self.popularity = arrays["bias"], arrays["popularity"]
+        self.vocab, self.fitted_on = vocab, fitted_on
         shape = (len(self.bias), len(self.bias))
         if "weights" in arrays:
             self.weights = arrays["weights"]
@@ -118,7 +121,7 @@ class Popularity(ItemToItem):
     name = "popularity"
 
     def _learn(self, train: Sequences) -> tuple[np.ndarray, Weights]:
-        return _shares(train.item_idx, train.vocab.n_items)
+        return _shares(train.item_idx, train.vocab.n_items), _empty(train.vocab.n_items)
 
 
 @dataclass(kw_only=True)
@@ -132,7 +135,7 @@ class RecentPopularity(ItemToItem):
         if train.time_us is None:
             raise ConfigError("an order-only log has no last days. Use Popularity().")
         recent = train.time_us > train.time_us.max() - self.last_days * _DAY_US
-        return _shares(train.item_idx[recent], train.vocab.n_items)
+        return _shares(train.item_idx[recent], train.vocab.n_items), _empty(train.vocab.n_items)
 
 
 @dataclass(kw_only=True)
@@ -225,9 +228,9 @@ class Ease(ItemToItem):
         return np.zeros(n_items), weights.astype(np.float32)
 
 
-def _shares(items: np.ndarray, n_items: int) -> tuple[np.ndarray, Weights]:
+def _shares(items: np.ndarray, n_items: int) -> np.ndarray:
     counts = np.bincount(items[items >= 0], minlength=n_items)
-    return counts / max(counts.sum(), 1), _empty(n_items)
+    return np.asarray(counts / max(counts.sum(), 1))
 
 
 def _pair_counts(train: Sequences, *, window: int, decay: float) -> sparse.csr_array:

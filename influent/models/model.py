@@ -29,6 +29,8 @@ class Model(Protocol):
     vocab: Vocab
     fitted_on: str
     """Fingerprint of the training sequences."""
+    popularity: np.ndarray
+    """float64 (n_items,): the share of training events that are the item's"""
     max_len: int | None
     """How many of the latest events it reads; None for all."""
 

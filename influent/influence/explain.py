@@ -1,0 +1,137 @@
+"""A model and moments to a ledger: which earlier events led to each score, and by how much."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from influent.data.moments import Moments
+from influent.errors import ConfigError, DataError
+from influent.influence.ledger import Ledger, LedgerNote, join_ledgers, ledger_of
+from influent.models.credits import Credits
+from influent.models.model import Model, check_fitted
+from influent.models.ranks import BATCH
+from influent.progress import Progress
+
+
+def explain(
+    model: Model,
+    moments: Moments,
+    *,
+    items: Sequence[Any] | None = None,
+    top: int | None = None,
+    contrast: int | None = None,
+    progress: Progress | None = None,
+) -> Ledger:
+    """Say of which terms the scores of these items at these moments are the sum.
+
+    The terms come from the model's own parts in one forward pass, the scores from `predict`; the ledger is refused
+    if the two differ by more than 1e-4.
+
+    Args:
+        items: ids of the items to explain, the same at every moment; by default what came next, and where that is
+            not known or not in the catalogue, the item with the highest score.
+        top: give only this many events, those with the largest credits, a row of their own, and their sum with the
+            rest stays exact through one `rest` row; by default every event the model read has a row.
+        contrast: explain an item's score minus the mean score of its rivals, the `contrast` best-scored other
+            items at the moment. That difference is what moves an item up a list.
+
+    Raises:
+        UnknownIdError: an item is not in the catalogue.
+        UnbalancedLedgerError: the terms do not add up to a score.
+        ConfigError: `top` or `contrast` is out of range.
+        DataError: there is no moment to explain.
+
+    Example:
+        >>> ledger = explain(model, test, top=3)  # doctest: +SKIP
+        >>> ledger.of(0).select(["source", "source_item_id", "credit"]).to_pandas()  # doctest: +SKIP
+    """
+    if items is None:
+        return explain_idx(model, moments, None, top=top, contrast=contrast, progress=progress)
+    wanted = model.vocab.items.require_idx(items)
+    candidates = np.broadcast_to(wanted, (len(moments), len(wanted)))
+    return explain_idx(model, moments, candidates, top=top, contrast=contrast, progress=progress)
+
+
+def explain_idx(
+    model: Model,
+    moments: Moments,
+    candidates: np.ndarray | None,
+    *,
+    top: int | None = None,
+    contrast: int | None = None,
+    progress: Progress | None = None,
+) -> Ledger:
+    """Do what `explain` does, for candidates given by index, int (N, C), or by what came next."""
+    check_fitted(model)
+    _check(model, moments, top, contrast)
+    note = LedgerNote(model=model.name, fitted_on=model.fitted_on, head="ranking", contrast=contrast, top=top)
+    parts: list[Ledger] = []
+    with (progress or Progress()).track("explain", len(moments)) as advance:
+        for first in range(0, len(moments), BATCH):
+            batch = moments.take(slice(first, first + BATCH))
+            scores = model.predict(batch)
+            asked = _next_items(batch, scores) if candidates is None else candidates[first : first + BATCH]
+            parts.append(_explain_batch(model, batch, asked, scores, note, first * asked.shape[1]))
+            advance(len(batch))
+    ledger = join_ledgers(parts)
+    ledger.check_balance()
+    return ledger
+
+
+def _check(model: Model, moments: Moments, top: int | None, contrast: int | None) -> None:
+    if len(moments) == 0:
+        raise DataError("there is no moment to explain. Build some: split(...).test or latest_moments(sequences).")
+    if top is not None and top < 0:
+        raise ConfigError(f"The 'top' parameter of explain must be an int in the range [0, inf). Got {top} instead.")
+    if contrast is not None and not 1 <= contrast < model.vocab.n_items:
+        raise ConfigError(
+            f"The 'contrast' parameter of explain must be an int in the range [1, {model.vocab.n_items - 1}] "
+            f"(the number of other items). Got {contrast} instead."
+        )
+
+
+def _next_items(moments: Moments, scores: np.ndarray) -> np.ndarray:
+    """Return the first item that came next, (N, 1), or the best-scored where that is unknown."""
+    known = moments.target_stop > moments.stop
+    items = np.full(len(moments), -1)
+    items[known] = moments.sequences.item_idx[moments.stop[known]]
+    return np.where(items >= 0, items, scores.argmax(axis=1))[:, None]
+
+
+def _explain_batch(
+    model: Model, moments: Moments, candidates: np.ndarray, scores: np.ndarray, note: LedgerNote, first_id: int
+) -> Ledger:
+    if note.contrast is None:
+        credits = model.credits(moments, candidates)
+        asked = np.take_along_axis(scores, candidates, axis=1).astype(np.float64)
+        return ledger_of(moments, candidates, credits, asked, note, first_id)
+    # Rivals come from one list a moment, one longer than needed, since the candidate itself may be on it.
+    rivals = np.argsort(-scores, axis=1, kind="stable")[:, : note.contrast + 1]
+    everyone = np.concatenate([candidates, rivals], axis=1)
+    mixture = _contrast_mixture(candidates, rivals, note.contrast)
+    every_score = np.take_along_axis(scores, everyone, axis=1).astype(np.float64)
+    credits = _mixed(model.credits(moments, everyone), mixture)
+    return ledger_of(moments, candidates, credits, np.einsum("ncx,nx->nc", mixture, every_score), note, first_id)
+
+
+def _contrast_mixture(candidates: np.ndarray, rivals: np.ndarray, k: int) -> np.ndarray:
+    """Return the weights (N, C, C + R) that turn scores of candidates and rivals into contrasts."""
+    n, c = candidates.shape
+    is_other = rivals[:, None, :] != candidates[:, :, None]
+    chosen = is_other & (np.cumsum(is_other, axis=2) <= k)
+    own = np.broadcast_to(np.eye(c), (n, c, c))
+    return np.concatenate([own, -chosen / k], axis=2)
+
+
+def _mixed(credits: Credits, mixture: np.ndarray) -> Credits:
+    """Any weighted difference of scores has a ledger: the same difference of the credits."""
+    return Credits(
+        offsets=credits.offsets,
+        place=credits.place,
+        credit=np.einsum("scx,sx->sc", mixture[credits.owner], credits.credit),
+        bias=np.einsum("ncx,nx->nc", mixture, credits.bias),
+        context={name: np.einsum("ncx,nx->nc", mixture, term) for name, term in credits.context.items()},
+    )

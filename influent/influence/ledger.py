@@ -1,0 +1,239 @@
+"""The ledger: for every prediction, one row per source of credit, and the score to which they add up."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from influent import schema
+from influent.data.moments import Moments
+from influent.errors import SchemaError, UnbalancedLedgerError, UnknownIdError
+from influent.models.credits import Credits
+
+TOLERANCE = 1e-4
+"""How far the credits of a prediction may add up to something else than its score."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LedgerNote:
+    """What a reader of a ledger has to know."""
+
+    model: str
+    fitted_on: str
+    head: str
+    contrast: int | None
+    """Scores and credits are those of an item minus the mean of this many rivals; None for the item's own."""
+    top: int | None
+    """How many events of each prediction have a row of their own; None for all."""
+    caution: str = "Credits say how the model came to its score. They are not effects."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ledger:
+    """Credits that add up.
+
+    Attributes:
+        table: one row per (prediction, source), columns as in `schema.ledger_schema`.
+        predictions: one row per prediction: `prediction_id`, `user_id`, `time_us`, `item_id`, `score`.
+        note: model, head, whether it is a contrast.
+    """
+
+    table: pa.Table
+    predictions: pa.Table
+    note: LedgerNote
+
+    def __len__(self) -> int:
+        return self.predictions.num_rows
+
+    def gaps(self) -> np.ndarray:
+        """Return how far each prediction's credits are from its score, float64 (n_predictions,)."""
+        ids = self.predictions.column(schema.PREDICTION_ID).to_numpy()
+        place = np.searchsorted(ids, self.table.column(schema.PREDICTION_ID).to_numpy())
+        total = np.bincount(place, weights=self.table.column(schema.CREDIT).to_numpy(), minlength=len(ids))
+        return np.abs(total - self.predictions.column(schema.SCORE).to_numpy())
+
+    def largest_gap(self) -> float:
+        """Return the largest of `gaps`, 0 for an empty ledger."""
+        return float(self.gaps().max(initial=0.0))
+
+    def check_balance(self) -> None:
+        """Refuse a ledger whose credits do not add up to its scores within `TOLERANCE`.
+
+        Raises:
+            UnbalancedLedgerError: they do not; the message shows the prediction that is furthest off.
+        """
+        gaps = self.gaps()
+        if len(gaps) == 0 or gaps.max() <= TOLERANCE:
+            return
+        worst = int(gaps.argmax())
+        prediction = self.predictions.slice(worst, 1).to_pylist()[0]
+        credits = self.of(prediction[schema.PREDICTION_ID]).column(schema.CREDIT)
+        raise UnbalancedLedgerError(
+            f"prediction {prediction[schema.PREDICTION_ID]} does not balance: its {len(credits)} credits add up to "
+            f"{pc.sum(credits).as_py():.6f}, the model said {prediction[schema.SCORE]:.6f}. Nothing was written."
+        )
+
+    def of(self, prediction_id: int) -> pa.Table:
+        """Return the rows of one prediction: bias, context, events by size of credit, rest.
+
+        Raises:
+            UnknownIdError: there is no such prediction.
+        """
+        rows = self.table.filter(pc.equal(self.table.column(schema.PREDICTION_ID), prediction_id))
+        if rows.num_rows == 0:
+            raise UnknownIdError(f"no prediction {prediction_id} in a ledger of {len(self):,} (0 to {len(self) - 1:,}).")
+        return rows
+
+    def save(self, folder: Path) -> None:
+        """Write `ledger.parquet`, `predictions.parquet` and `ledger.json`, if the ledger balances.
+
+        Raises:
+            UnbalancedLedgerError: it does not; nothing is written.
+        """
+        self.check_balance()
+        pq.write_table(self.table, folder / "ledger.parquet", compression="zstd")
+        pq.write_table(self.predictions, folder / "predictions.parquet", compression="zstd")
+        about = {**asdict(self.note), "largest_gap": self.largest_gap(), "n_predictions": len(self)}
+        (folder / "ledger.json").write_text(json.dumps(about, indent=2) + "\n")
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Ledger:
+        """Read what `save` wrote.
+
+        Raises:
+            SchemaError: a file is missing.
+        """
+        folder = Path(folder)
+        for name in ("ledger.parquet", "predictions.parquet", "ledger.json"):
+            if not (folder / name).exists():
+                raise SchemaError(f"{folder} holds no {name}. Make a ledger first: influent explain {folder}")
+        about = json.loads((folder / "ledger.json").read_text())
+        note = LedgerNote(**{key: about[key] for key in LedgerNote.__dataclass_fields__})
+        return cls(
+            table=pq.read_table(folder / "ledger.parquet"),
+            predictions=pq.read_table(folder / "predictions.parquet"),
+            note=note,
+        )
+
+
+def ledger_of(
+    moments: Moments, candidates: np.ndarray, credits: Credits, scores: np.ndarray, note: LedgerNote, first_id: int = 0
+) -> Ledger:
+    """Write credits out as rows; the inverse of reading them as a sum.
+
+    Args:
+        candidates: items, int (N, C): the prediction of moment n and candidate c has the id first_id + n · C + c.
+        scores: what the model said of them, (N, C).
+    """
+    n_moments, n_candidates = candidates.shape
+    n_predictions = n_moments * n_candidates
+    prediction = np.repeat(credits.owner * n_candidates, n_candidates) + np.tile(
+        np.arange(n_candidates), len(credits.place)
+    )
+    credit = credits.credit.reshape(-1)
+    place = np.repeat(credits.place, n_candidates)
+    # Largest first; a stable sort leaves equal ones with the latest event last, so turn the order in time round.
+    order = np.lexsort((-place, -np.abs(credit), prediction))
+    prediction, credit, place = prediction[order], credit[order], place[order]
+    parts = [_Rows("bias", np.arange(n_predictions), credits.bias.reshape(-1))]
+    parts += [
+        _Rows("context", np.arange(n_predictions), term.reshape(-1), name=name) for name, term in credits.context.items()
+    ]
+    if note.top is None:
+        parts.append(_Rows("event", prediction, credit, place=place))
+    else:
+        first = np.searchsorted(prediction, prediction)
+        kept = np.arange(len(prediction)) - first < note.top
+        rest = np.bincount(prediction[~kept], weights=credit[~kept], minlength=n_predictions)
+        parts.append(_Rows("event", prediction[kept], credit[kept], place=place[kept]))
+        parts.append(_Rows("rest", np.arange(n_predictions), rest))
+    return _assemble(moments, candidates, parts, scores, note, first_id)
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Rows of one kind, before they are put in order."""
+
+    source: str
+    prediction: np.ndarray
+    credit: np.ndarray
+    place: np.ndarray | None = None
+    name: str | None = None
+
+
+def _assemble(
+    moments: Moments, candidates: np.ndarray, parts: Sequence[_Rows], scores: np.ndarray, note: LedgerNote, first_id: int
+) -> Ledger:
+    sequences, vocab = moments.sequences, moments.sequences.vocab
+    n_candidates = max(candidates.shape[1], 1)
+    prediction = np.concatenate([rows.prediction for rows in parts])
+    place = np.concatenate([np.full(len(r.prediction), -1) if r.place is None else r.place for r in parts])
+    kind = np.repeat(np.arange(len(parts)), [len(rows.prediction) for rows in parts])
+    order = np.lexsort((kind, prediction))
+    prediction, place, kind = prediction[order], place[order], kind[order]
+    moment = prediction // n_candidates
+    none = place < 0
+    at = np.maximum(place, 0)
+    times = _moment_times(moments)
+
+    def of_event(values: np.ndarray) -> np.ndarray:
+        return np.where(none, -1, values[at]) if len(values) else np.full(len(at), -1)
+
+    users = vocab.users.to_ids(moments.user_idx)
+    gap = None if sequences.time_us is None or times is None else times[moment] - of_event(sequences.time_us)
+    columns: dict[str, Any] = {
+        schema.PREDICTION_ID: first_id + prediction,
+        schema.USER_ID: users.take(pa.array(moment)),
+        schema.TIME_US: pa.nulls(len(at), pa.int64()) if times is None else times[moment],
+        schema.ITEM_ID: vocab.items.to_ids(candidates.reshape(-1)).take(pa.array(prediction)),
+        schema.HEAD: _labels([note.head], np.zeros(len(at), np.int64)),
+        schema.SOURCE: _labels([rows.source for rows in parts], kind),
+        schema.SOURCE_NAME: _labels([rows.name for rows in parts], kind),
+        schema.SOURCE_EVENT_ID: pa.array(of_event(sequences.event_id), mask=none),
+        schema.SOURCE_USER_ID: users.take(pa.array(moment, mask=none)),
+        schema.SOURCE_ITEM_ID: vocab.items.to_ids(of_event(sequences.item_idx)),
+        schema.SOURCE_ACTION: vocab.actions.to_ids(of_event(sequences.action_idx)),
+        schema.LAG: pa.array((moments.stop[moment] - place).astype(np.int32), mask=none),
+        schema.GAP_US: pa.nulls(len(at), pa.int64()) if gap is None else pa.array(gap, mask=none),
+        schema.CREDIT: np.concatenate([rows.credit for rows in parts])[order],
+    }
+    table = pa.table(columns).cast(schema.ledger_schema(vocab.users.ids.type, vocab.items.ids.type))
+    owner = np.repeat(np.arange(len(moments)), candidates.shape[1])
+    predictions = {
+        schema.PREDICTION_ID: first_id + np.arange(candidates.size),
+        schema.USER_ID: users.take(pa.array(owner)),
+        schema.TIME_US: pa.nulls(len(owner), pa.int64()) if times is None else times[owner],
+        schema.ITEM_ID: vocab.items.to_ids(candidates.reshape(-1)),
+        schema.SCORE: scores.reshape(-1).astype(np.float64),
+    }
+    return Ledger(table=table, predictions=pa.table(predictions), note=note)
+
+
+def _moment_times(moments: Moments) -> np.ndarray | None:
+    """Return the moment, or where it is not known the time of the latest event, int64 (N,)."""
+    if moments.time_us is not None or moments.sequences.time_us is None:
+        return moments.time_us
+    if len(moments.sequences) == 0:
+        return np.zeros(len(moments), np.int64)
+    return moments.sequences.time_us[np.maximum(moments.stop - 1, 0)]
+
+
+def _labels(labels: Sequence[str | None], codes: np.ndarray) -> pa.Array:
+    return pa.array(labels, pa.string()).take(pa.array(codes))
+
+
+def join_ledgers(parts: Sequence[Ledger]) -> Ledger:
+    """Put ledgers with ascending prediction ids end to end."""
+    return Ledger(
+        table=pa.concat_tables([part.table for part in parts]),
+        predictions=pa.concat_tables([part.predictions for part in parts]),
+        note=parts[0].note,
+    )

@@ -1,0 +1,58 @@
+"""A folder on disk to a fitted model, whichever kind was saved there."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from influent.data.vocab import Vocab
+from influent.errors import RunFolderError
+from influent.models.item_to_item import DecayedCounts, Ease, ItemKNN, ItemToItem, Markov, Popularity, RecentPopularity
+from influent.models.model import Model
+
+COUNTED: dict[str, type[ItemToItem]] = {
+    kind.name: kind for kind in (Popularity, RecentPopularity, Markov, ItemKNN, Ease, DecayedCounts)
+}
+"""The models that need no gradient, by the name in `config.json`."""
+
+
+def load_model(folder: str | Path) -> Model:
+    """Read a model that any `save` wrote. Reading never runs code from the folder.
+
+    Raises:
+        RunFolderError: the folder holds no model, a damaged one, or one of a kind that is not known.
+    """
+    folder = Path(folder)
+    config = _read_config(folder)
+    try:
+        if config["model"] == "additive":
+            from influent.models.predictor import Predictor
+
+            return Predictor.restore(config, folder)
+        kind = COUNTED[config["model"]](**config["settings"])
+        return kind.restore(load_file(folder / "model.safetensors"), Vocab.load(folder), config["fitted_on"])
+    except (SafetensorError, KeyError, RuntimeError, FileNotFoundError) as error:
+        raise RunFolderError(
+            f"the model in {folder} is damaged ({type(error).__name__}: {error}). Fit it again: influent fit {folder}"
+        ) from error
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    path = folder / "config.json"
+    if not path.exists():
+        raise RunFolderError(f"{folder} holds no model (no config.json). Make one first: influent fit {folder}")
+    try:
+        config = json.loads(path.read_text())
+    except ValueError as error:
+        raise RunFolderError(f"{path} is damaged: {error}. Fit the model again: influent fit {folder}") from error
+    known = ["additive", *COUNTED]
+    if config.get("model") not in known:
+        raise RunFolderError(
+            f"{path} names the model {config.get('model')!r}. This version knows {', '.join(known)}; "
+            "a newer one may have written it."
+        )
+    return dict(config)

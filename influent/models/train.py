@@ -1,0 +1,170 @@
+"""A module that has not learned becomes one that has: steps, early stopping, and checkpoints to resume from."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn import functional
+
+from influent.errors import DataError
+from influent.models.batch import Batch
+from influent.models.config import TrainConfig
+from influent.progress import Progress
+
+
+class Scorer(Protocol):
+    """A module that turns a batch into states and states into scores."""
+
+    def states(self, batch: Batch) -> Tensor:
+        """Return s_BQD."""
+        ...
+
+    def scores(self, s_ND: Tensor) -> Tensor:
+        """Return the score of every item, (N, I)."""
+        ...
+
+
+@dataclass
+class TrainingLog:
+    """What happened, epoch by epoch."""
+
+    epochs: list[dict[str, float]] = field(default_factory=list)
+    best_epoch: int = -1
+    best_score: float = -1.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain numbers, for JSON."""
+        return asdict(self)
+
+
+def train_module(
+    module: nn.Module,
+    batches: Callable[[np.random.Generator], Iterator[Batch]],
+    judge: Callable[[], float],
+    config: TrainConfig,
+    *,
+    checkpoint: Path | None = None,
+    identity: str = "",
+    progress: Progress | None = None,
+) -> TrainingLog:
+    """Minimise the cross-entropy over the full catalogue and leave in the module the weights of its best epoch.
+
+    All randomness of an epoch comes from the seed and the epoch's number, so training that was stopped and resumed
+    ends with the same weights as training that was not.
+
+    Args:
+        batches: returns an epoch's batches, shuffled by the generator.
+        judge: returns the validation score of the module as it is; higher is better.
+        checkpoint: a file to write after every epoch, and to resume from if it is there and has this identity.
+        identity: what data and settings this training belongs to.
+
+    Raises:
+        DataError: the loss is not finite, so the learning rate is too high or the data has wild numbers.
+    """
+    progress = progress or Progress()
+    device = next(module.parameters()).device
+    optimizer = torch.optim.AdamW(module.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+    log, best = TrainingLog(), _weights(module)
+    if checkpoint is not None and checkpoint.exists():
+        resumed = _resume(checkpoint, identity, module, optimizer, progress)
+        log, best = resumed or (log, best)
+    with progress.track("fit", config.epochs) as advance, torch.random.fork_rng():
+        advance(len(log.epochs))
+        for epoch in range(len(log.epochs), config.epochs):
+            if log.epochs and epoch - log.best_epoch > config.patience:
+                break
+            torch.manual_seed(config.seed * 1_000_003 + epoch)
+            loss = _epoch(module, optimizer, batches(np.random.default_rng([config.seed, epoch])), device)
+            score = judge()
+            log.epochs.append({"epoch": epoch, "loss": loss, "validation_ndcg@10": score})
+            if score > log.best_score:
+                log.best_epoch, log.best_score, best = epoch, score, _weights(module)
+            if checkpoint is not None:
+                _save_checkpoint(checkpoint, identity, module, optimizer, log, best)
+            advance(note=f"epoch {epoch + 1}: loss {loss:.3f}, validation NDCG@10 {score:.4f}")
+    module.load_state_dict(best)
+    module.eval()
+    return log
+
+
+def _epoch(module: nn.Module, optimizer: torch.optim.Optimizer, batches: Iterator[Batch], device: torch.device) -> float:
+    module.train()
+    total, n_targets = 0.0, 0
+    for batch in batches:
+        on_device = batch.to(device)
+        wanted = on_device.target_BQ >= 0
+        n = int(wanted.sum())
+        if n == 0:
+            continue
+        logits = module.scores(module.states(on_device)[wanted])  # type: ignore[operator]
+        loss = functional.cross_entropy(logits, on_device.target_BQ[wanted])
+        if not torch.isfinite(loss):
+            raise DataError(
+                "the training loss is not finite. Lower TrainConfig.learning_rate, or look for wild values in the log "
+                "(clean(..., value_mads=10) drops them)."
+            )
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(module.parameters(), 1.0)
+        optimizer.step()
+        total, n_targets = total + loss.item() * n, n_targets + n
+    module.eval()
+    return total / max(n_targets, 1)
+
+
+def _weights(module: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
+
+
+def _save_checkpoint(
+    path: Path, identity: str, module: nn.Module, optimizer: torch.optim.Optimizer, log: TrainingLog,
+    best: dict[str, Tensor],
+) -> None:
+    """Write one file, under another name first, so that a checkpoint is whole or not there."""
+    tensors = {f"now.{name}": tensor for name, tensor in _weights(module).items()}
+    tensors |= {f"best.{name}": tensor for name, tensor in best.items()}
+    for place, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{place}.{name}": torch.as_tensor(value) for name, value in state.items()}
+    about = {"identity": identity, "log": json.dumps(log.to_dict())}
+    unfinished = path.with_suffix(".unfinished")
+    save_file({name: tensor.contiguous().cpu() for name, tensor in tensors.items()}, unfinished, metadata=about)
+    os.replace(unfinished, path)
+
+
+def _resume(
+    path: Path, identity: str, module: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress
+) -> tuple[TrainingLog, dict[str, Tensor]] | None:
+    try:
+        with safe_open(path, framework="pt") as file:
+            about = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no mapping)
+    except SafetensorError:
+        progress.say(f"{path} is damaged; training starts over.")
+        return None
+    if about.get("identity") != identity:
+        progress.say(f"{path} belongs to other data or settings; training starts over.")
+        return None
+    log = TrainingLog(**json.loads(about["log"]))
+    module.load_state_dict(_under("now.", tensors))
+    settings = optimizer.state_dict()
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in _under("optimizer.", tensors).items():
+        place, _, key = name.partition(".")
+        state.setdefault(int(place), {})[key] = tensor
+    optimizer.load_state_dict({**settings, "state": state})
+    progress.say(f"resuming after epoch {len(log.epochs)} from {path}")
+    return log, _under("best.", tensors)
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

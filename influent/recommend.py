@@ -1,0 +1,206 @@
+"""A model and moments to lists of items, each with the reasons that carried it there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from influent import schema
+from influent.data.moments import Moments, ranges
+from influent.errors import ConfigError, DataError
+from influent.influence.ledger import Ledger, LedgerNote, join_ledgers, ledger_of
+from influent.models.credits import Credits
+from influent.models.model import Model, check_fitted
+from influent.models.ranks import BATCH, Seen, exclude_seen
+from influent.progress import Progress
+
+HISTORY = "history"
+HANDED_IN = "events handed in"
+POPULARITY = "popularity"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recommendations:
+    """Lists of items with reasons.
+
+    Attributes:
+        table: one row per (user, rank): `user_id`, `rank`, `item_id`, `title`, `score`, `served_from`,
+            `prediction_id`.
+        ledger: the reasons; `ledger.of(prediction_id)` adds up to the row's score.
+    """
+
+    table: pa.Table
+    ledger: Ledger
+
+    def of(self, user_id: Any) -> list[dict[str, Any]]:
+        """Return a user's list, each row with its `reasons`: the ledger's rows for it."""
+        rows = [row for row in self.table.to_pylist() if row[schema.USER_ID] == user_id]
+        return [{**row, "reasons": self.ledger.of(row[schema.PREDICTION_ID]).to_pylist()} for row in rows]
+
+    def save(self, folder: Path) -> None:
+        """Write `recommendations.parquet` with the reasons inside; nothing if they do not add up."""
+        self.ledger.check_balance()
+        pq.write_table(self.with_reasons(), folder / "recommendations.parquet", compression="zstd")
+
+    def with_reasons(self) -> pa.Table:
+        """Return the table with one list of reasons per row."""
+        rows = self.ledger.table
+        reasons = rows.select(_REASON_COLUMNS).to_struct_array().combine_chunks()
+        counts = np.bincount(rows.column(schema.PREDICTION_ID).to_numpy(), minlength=self.table.num_rows)
+        offsets = pa.array(np.concatenate([[0], np.cumsum(counts)]).astype(np.int32))
+        chunk = reasons.chunk(0) if isinstance(reasons, pa.ChunkedArray) else reasons
+        return self.table.append_column("reasons", pa.ListArray.from_arrays(offsets, chunk))
+
+
+_REASON_COLUMNS = [
+    schema.SOURCE,
+    schema.SOURCE_NAME,
+    schema.SOURCE_EVENT_ID,
+    schema.SOURCE_ITEM_ID,
+    schema.SOURCE_ACTION,
+    schema.LAG,
+    schema.GAP_US,
+    schema.CREDIT,
+]
+
+
+def recommend(
+    model: Model,
+    moments: Moments,
+    *,
+    k: int = 10,
+    seen: Seen = "exclude",
+    candidates: Sequence[Any] | None = None,
+    exclude: Sequence[Any] = (),
+    n_reasons: int | None = 3,
+    progress: Progress | None = None,
+) -> Recommendations:
+    """Return the k best items at each moment, out of the full catalogue, with reasons that add up to each score.
+
+    A user the model was not fitted on is served from the events handed in with the moments. One without any event
+    of a known item is served from popularity: the score is then the item's share of all training events.
+    `served_from` says which it was.
+
+    Args:
+        k: length of each list; shorter where fewer items may be recommended.
+        seen: `exclude` leaves out items of the user's history, `keep` lets them come again.
+        candidates: ids of the only items that may be recommended.
+        exclude: ids of items that may not.
+        n_reasons: events with a row of their own for each recommendation; the others are one exact `rest` row.
+            None for all.
+
+    Raises:
+        ConfigError: `k` is out of range.
+        UnknownIdError: a candidate or an excluded item is not in the catalogue.
+        DataError: there is no moment, or no item may be recommended.
+    """
+    check_fitted(model)
+    if isinstance(k, bool) or not isinstance(k, int) or k < 1:
+        raise ConfigError(f"The 'k' parameter of recommend must be an int in the range [1, inf). Got {k!r} instead.")
+    if seen not in ("exclude", "keep"):
+        raise ConfigError(f"The 'seen' parameter of recommend must be 'exclude' or 'keep'. Got {seen!r} instead.")
+    if len(moments) == 0:
+        raise DataError("there is nobody to recommend to. Give moments: latest_moments(sequences).")
+    allowed = _allowed(model, candidates, exclude)
+    tables: list[pa.Table] = []
+    ledgers: list[Ledger] = []
+    n_done = 0
+    with (progress or Progress()).track("recommend", len(moments)) as advance:
+        for first in range(0, len(moments), BATCH):
+            batch = moments.take(slice(first, first + BATCH))
+            table, ledger = _recommend_batch(model, batch, k, seen, allowed, n_reasons, n_done)
+            n_done += table.num_rows
+            tables.append(table)
+            ledgers.append(ledger)
+            advance(len(batch))
+    if n_done == 0:
+        raise DataError("no item may be recommended to anyone: seen items, candidates and exclude leave none.")
+    return Recommendations(table=pa.concat_tables(tables), ledger=join_ledgers(ledgers))
+
+
+def _allowed(model: Model, candidates: Sequence[Any] | None, exclude: Sequence[Any]) -> np.ndarray:
+    """Return which items may be recommended to anyone, bool (n_items,)."""
+    allowed = np.full(model.vocab.n_items, candidates is None)
+    if candidates is not None:
+        allowed[model.vocab.items.require_idx(candidates)] = True
+    allowed[model.vocab.items.require_idx(exclude)] = False
+    return allowed
+
+
+def _recommend_batch(
+    model: Model, moments: Moments, k: int, seen: Seen, allowed: np.ndarray, n_reasons: int | None, first_id: int
+) -> tuple[pa.Table, Ledger]:
+    from_events = _has_known_event(moments)
+    scores = np.where(from_events[:, None], model.predict(moments), model.popularity.astype(np.float32))
+    ranked = np.where(allowed, scores, -np.inf)
+    if seen == "exclude":
+        ranked = exclude_seen(ranked, moments)
+    k = min(k, ranked.shape[1])
+    items = np.argsort(-ranked, axis=1, kind="stable")[:, :k]
+    may = np.isfinite(np.take_along_axis(ranked, items, axis=1))
+    ledger = _reasons(model, moments, items, may, scores, from_events, n_reasons, first_id)
+    row, rank = np.nonzero(may)
+    vocab = model.vocab
+    chosen = items[row, rank]
+    is_new = moments.user_idx >= len(vocab.users)
+    source = np.where(from_events, np.where(is_new, HANDED_IN, HISTORY), POPULARITY)
+    table = pa.table(
+        {
+            schema.USER_ID: moments.sequences.vocab.users.to_ids(moments.user_idx[row]),
+            schema.RANK: pa.array((rank + 1).astype(np.int32)),
+            schema.ITEM_ID: vocab.items.to_ids(chosen),
+            "title": pa.array([vocab.title(item) for item in chosen.tolist()], pa.string()),
+            schema.SCORE: scores[row, chosen].astype(np.float64),
+            schema.SERVED_FROM: pa.array(source[row].tolist(), pa.string()),
+            schema.PREDICTION_ID: first_id + np.arange(len(row)),
+        }
+    )
+    return table, ledger
+
+
+def _has_known_event(moments: Moments) -> np.ndarray:
+    lengths = moments.stop - moments.start
+    owner = np.repeat(np.arange(len(moments)), lengths)
+    known = moments.sequences.item_idx[ranges(moments.start, lengths)] >= 0
+    return np.bincount(owner[known], minlength=len(moments)) > 0
+
+
+def _reasons(
+    model: Model, moments: Moments, items: np.ndarray, may: np.ndarray, scores: np.ndarray, from_events: np.ndarray,
+    n_reasons: int | None, first_id: int,
+) -> Ledger:
+    """Return one ledger for all lists: one moment per listed item, so that lists may differ in length."""
+    row, rank = np.nonzero(may)
+    chosen = items[row, rank][:, None]
+    parts = []
+    note = LedgerNote(model=model.name, fitted_on=model.fitted_on, head="ranking", contrast=None, top=n_reasons)
+    # Runs of the same source stay together, so that prediction ids ascend.
+    for start, stop in _runs(from_events[row]):
+        part_moments, part_items = moments.take(row[start:stop]), chosen[start:stop]
+        part_scores = scores[row[start:stop], part_items[:, 0]][:, None].astype(np.float64)
+        if from_events[row[start]]:
+            credits = model.credits(part_moments, part_items)
+        else:
+            nothing = np.zeros(len(part_items) + 1, np.int64)
+            credits = Credits(offsets=nothing, place=nothing[:0], credit=np.zeros((0, 1)), bias=part_scores)
+        parts.append(ledger_of(part_moments, part_items, credits, part_scores, note, first_id + start))
+    if not parts:
+        empty = moments.take(slice(0, 0))
+        none = np.zeros((0, 1), np.int64)
+        parts.append(ledger_of(empty, none, model.credits(empty, none), np.zeros((0, 1)), note, first_id))
+    ledger = join_ledgers(parts)
+    ledger.check_balance()
+    return ledger
+
+
+def _runs(flags: np.ndarray) -> Iterator[tuple[int, int]]:
+    """Return where stretches of equal flags begin and end."""
+    cuts = np.flatnonzero(np.diff(flags)) + 1
+    edges = [0, *cuts.tolist(), len(flags)] if len(flags) else []
+    yield from zip(edges[:-1], edges[1:], strict=True)
