@@ -25,7 +25,7 @@ class Progress:
 
 
 class LineProgress(Progress):
-    """Plain lines, for pipes and log files: one a tenth of the way or every `every_s` seconds."""
+    """Plain lines, for pipes and log files: one every `every_s` seconds, and one when the work is done."""
 
     def __init__(self, stream: TextIO | None = None, *, every_s: float = 5.0) -> None:
         self._stream = stream or sys.stderr
@@ -39,16 +39,19 @@ class LineProgress(Progress):
     @contextmanager
     def track(self, name: str, total: int) -> Iterator[Advance]:
         """Write a line now and then, and one at the end."""
-        done, said_at, said_done, latest = 0, time.monotonic(), 0, ""
+        began = said_at = time.monotonic()
+        done, latest = 0, ""
 
         def advance(n: int = 1, note: str = "") -> None:
-            nonlocal done, said_at, said_done, latest
+            nonlocal done, said_at, latest
             done, latest = done + n, note or latest
-            if time.monotonic() - said_at >= self._every_s or (done - said_done) * 10 >= total:
-                said_at, said_done = time.monotonic(), done
+            if done < total and time.monotonic() - said_at >= self._every_s:
+                said_at = time.monotonic()
                 self.say(f"{name}: {done:,} of {total:,}" + (f", {latest}" if latest else ""))
 
         yield advance
+        took = time.monotonic() - began
+        self.say(f"{name}: {done:,} of {total:,} in {took:.1f} s" + (f", {latest}" if latest else ""))
 
 
 class BarProgress(Progress):

@@ -70,7 +70,10 @@ def find_artefacts(sequences: Sequences, *, min_pair_count: int = 5) -> Artefact
 
 
 def _direction(sequences: Sequences, together: np.ndarray, least: int) -> tuple[int, float | None, float | None]:
-    before, after = sequences.item_idx[:-1][together].astype(np.int64), sequences.item_idx[1:][together].astype(np.int64)
+    before, after = (
+        sequences.item_idx[:-1][together].astype(np.int64),
+        sequences.item_idx[1:][together].astype(np.int64),
+    )
     differ = (before != after) & (before >= 0) & (after >= 0)
     low, high = np.minimum(before, after)[differ], np.maximum(before, after)[differ]
     pairs, place = np.unique(low * sequences.vocab.n_items + high, return_inverse=True)
@@ -93,4 +96,4 @@ def _commoner_by_chance(n: np.ndarray) -> np.ndarray:
         [1.0, 0.75]
     """
     middle = np.ceil(n / 2)
-    return 0.5 + middle * stats.binom.pmf(middle, n, 0.5) / n
+    return np.asarray(0.5 + middle * stats.binom.pmf(middle, n, 0.5) / n)

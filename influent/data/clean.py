@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 from influent.data.engine import Engine
@@ -123,7 +123,9 @@ def _cleaned(events: Events, sieve: _Sieve, counts: Sequence[RuleCount]) -> Even
     )
     if not report.n_kept:
         dropped = ", ".join(f"{count.name} {count.n_dropped:,}" for count in counts if count.n_dropped)
-        raise DataError(f"cleaning left none of {report.n_read:,} events ({dropped}). Loosen the rule that dropped most.")
+        raise DataError(
+            f"cleaning left none of {report.n_read:,} events ({dropped}). Loosen the rule that dropped most."
+        )
     return replace(events, name=kept, cleaning=report)
 
 
@@ -240,7 +242,7 @@ def _microseconds(text: str) -> int:
         moment = datetime.fromisoformat(text)
     except ValueError as error:
         raise ConfigError(f"{text!r} is no ISO 8601 time. Write 2024-03-01 or 2024-03-01T12:00:00Z.") from error
-    moment = moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     # Whole seconds and microseconds apart: a float of both would round.
     return math.floor(moment.replace(microsecond=0).timestamp()) * 1_000_000 + moment.microsecond
 

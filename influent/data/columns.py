@@ -181,7 +181,8 @@ def read_time(engine: Engine, raw: RawTable, name: str, unit: TimeUnit | None) -
 def _read_numeric_time(engine: Engine, raw: RawTable, name: str, column: str, unit: TimeUnit | None) -> Reading:
     number = f"TRY_CAST({column} AS DOUBLE)"
     seen = engine.row(
-        f"SELECT median(abs(x)) AS middle, max(x) AS latest FROM (SELECT {number} AS x FROM {raw.name}) WHERE isfinite(x)"
+        f"SELECT median(abs(x)) AS middle, max(x) AS latest FROM (SELECT {number} AS x FROM {raw.name}) "
+        "WHERE isfinite(x)"
     )
     middle = seen["middle"]
     decided: TimeUnit = unit or (
@@ -205,9 +206,7 @@ def _read_numeric_time(engine: Engine, raw: RawTable, name: str, column: str, un
     return _checked_time(engine, raw, name, column, f"TRY_CAST(round({number} * {per_unit}) AS BIGINT)", tuple(notes))
 
 
-def _checked_time(
-    engine: Engine, raw: RawTable, name: str, column: str, sql: str, notes: tuple[str, ...]
-) -> Reading:
+def _checked_time(engine: Engine, raw: RawTable, name: str, column: str, sql: str, notes: tuple[str, ...]) -> Reading:
     broken = _first_unreadable(engine, raw, column, sql)
     if broken is None:
         return Reading(sql, notes)

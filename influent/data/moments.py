@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from influent.data.sequences import Sequences
+from influent.data.vocab import UNKNOWN
 from influent.errors import ConfigError, LeakageError, UnknownIdError
 
 
@@ -90,7 +91,8 @@ def ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
         [5, 6, 20, 21, 22]
     """
     ends = np.cumsum(lengths)
-    return np.arange(ends[-1] if len(ends) else 0) + np.repeat(starts - (ends - lengths), lengths)
+    n_places = int(ends[-1]) if len(ends) else 0
+    return np.asarray(np.arange(n_places) + np.repeat(starts - (ends - lengths), lengths))
 
 
 def latest_moments(sequences: Sequences, user_idx: np.ndarray | None = None) -> Moments:
@@ -133,3 +135,13 @@ def _first_not_before(times: np.ndarray, start: np.ndarray, end: np.ndarray, mom
         low = np.where(before, middle + 1, low)
         high = np.where(open_ & ~before, middle, high)
     return low
+
+
+def moments_of(sequences: Sequences, user_ids: Sequence[Any]) -> Moments:
+    """Return the latest moment of each of these users; one who is not in the log has an empty history."""
+    found = sequences.vocab.users.to_idx(user_ids)
+    new = [user for user, idx in zip(user_ids, found, strict=True) if idx == UNKNOWN]
+    if new:
+        sequences = sequences.with_users(new)
+        found = sequences.vocab.users.to_idx(user_ids)
+    return latest_moments(sequences, found)

@@ -31,7 +31,7 @@ class Scaling:
     def apply(self, numbers: np.ndarray) -> np.ndarray:
         """Return the scaled numbers, float32 (E, F)."""
         scaled = (numbers - np.asarray(self.center)) / np.asarray(self.spread)
-        return np.nan_to_num(scaled, nan=0.0).astype(np.float32)
+        return np.asarray(np.nan_to_num(scaled, nan=0.0), dtype=np.float32)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain lists, for JSON."""

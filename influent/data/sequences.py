@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -78,6 +79,12 @@ class Sequences:
             time_us=None if self.time_us is None else self.time_us[keep],
             numbers=self.numbers[keep],
         )
+
+    def with_users(self, user_ids: Sequence[Any]) -> Sequences:
+        """Return the same sequences with these users, who have no events, behind the others."""
+        vocab = self.vocab.with_users(pa.array(user_ids))
+        offsets = np.concatenate([self.offsets, np.full(len(vocab.users) - self.n_users, self.offsets[-1])])
+        return replace(self, vocab=vocab, offsets=offsets)
 
     def item_counts(self) -> np.ndarray:
         """Return how many events each item has, int64 (n_items,)."""
@@ -165,18 +172,14 @@ def _check_clean(events: Events) -> None:
         f"SELECT count(*) AS n FROM {events.name} WHERE user_id IS NULL OR item_id IS NULL {time_missing}"
     )
     if found["n"]:
-        raise DataError(f"{found['n']:,} events lack a user, an item or a time. Drop them first: influent.clean(events).")
+        raise DataError(
+            f"{found['n']:,} events lack a user, an item or a time. Drop them first: influent.clean(events)."
+        )
 
 
 def _vocab(events: Events, vocab: Vocab | None, items: Features | None, users: Features | None) -> Vocab:
     if vocab is not None:
-        known = vocab.users
-        found = _distinct(events, schema.USER_ID)
-        new = found.filter(pa.array(known.to_idx(found) < 0))
-        if len(new) == 0:
-            return vocab
-        ids = pa.concat_arrays([known.ids, new.cast(known.ids.type)])
-        return replace(vocab, users=Ids(schema.USER_ID, ids), user_features=None)
+        return vocab.with_users(_distinct(events, schema.USER_ID))
     user_ids = Ids(schema.USER_ID, _distinct(events, schema.USER_ID))
     item_ids = Ids(schema.ITEM_ID, _distinct(events, schema.ITEM_ID))
     return Vocab(

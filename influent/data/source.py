@@ -151,7 +151,9 @@ def _open_json(engine: Engine, files: Sequence[Path]) -> RawTable:
     _check_unique(list(found), label)
     types = {name: kind if kind in kept else "VARCHAR" for name, kind in found.items()}
     columns = ", ".join(f"{literal(name)}: {literal(kind)}" for name, kind in types.items())
-    name = engine.create_table(f"SELECT *, row_number() OVER () - 1 AS {ROW} FROM {scan}, columns = {{{columns}}})", "raw")
+    name = engine.create_table(
+        f"SELECT *, row_number() OVER () - 1 AS {ROW} FROM {scan}, columns = {{{columns}}})", "raw"
+    )
     return RawTable(name=name, columns=types, is_text=False, label=label)
 
 

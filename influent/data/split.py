@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from functools import cached_property
 from typing import Literal
 
@@ -129,7 +129,8 @@ def _first_at(sequences: Sequences, time_us: int) -> np.ndarray:
     """Return for each user the place of the first event at or after the time."""
     assert sequences.time_us is not None
     before = np.concatenate([[0], np.cumsum(sequences.time_us < time_us)])
-    return sequences.offsets[:-1] + before[sequences.offsets[1:]] - before[sequences.offsets[:-1]]
+    start, end = sequences.offsets[:-1], sequences.offsets[1:]
+    return np.asarray(start + before[end] - before[start])
 
 
 def _moments_after(sequences: Sequences, time_us: int, target: Target, train: Sequences) -> Moments:
@@ -165,7 +166,7 @@ def _moment_us(cut: str | int | float, times: np.ndarray) -> int:
             moment = datetime.fromisoformat(cut)
         except ValueError as error:
             raise ConfigError(f"{cut!r} is no ISO 8601 time. Write 2024-03-01, or a share such as 0.9.") from error
-        moment = moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
+        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
         return int(moment.timestamp() * 1_000_000)
     if 0 < cut < 1:
         return int(np.quantile(times, cut, method="higher")) if len(times) else 0
@@ -175,4 +176,4 @@ def _moment_us(cut: str | int | float, times: np.ndarray) -> int:
 
 
 def _iso(time_us: int) -> str:
-    return datetime.fromtimestamp(time_us // 1_000_000, tz=timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return datetime.fromtimestamp(time_us // 1_000_000, tz=UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +89,19 @@ class Vocab:
         """Return the size of the catalogue."""
         return len(self.items)
 
+    def with_users(self, user_ids: pa.Array) -> Vocab:
+        """Return the vocabulary with those of these users whom it does not hold behind its own.
+
+        Where one kind of id is written as integers and the other as texts, all become texts.
+        """
+        known = self.users.ids
+        new = user_ids.filter(pa.array(self.users.to_idx(user_ids) == UNKNOWN)).unique()
+        if len(new) == 0:
+            return self
+        if new.type != known.type:
+            known, new = known.cast(pa.string()), new.cast(pa.string())
+        return replace(self, users=Ids(self.users.kind, pa.concat_arrays([known, new])))
+
     def title(self, item_idx: int) -> str:
         """Return the item's title where one is known, otherwise its id."""
         if self.item_features is not None and "title" in self.item_features.column_names:
@@ -107,7 +120,9 @@ class Vocab:
             columns["idx"].append(pa.array(np.arange(n, dtype=np.int64)))
             columns["integer_id"].append(ids.ids.cast(pa.int64()) if is_integer else pa.nulls(n, pa.int64()))
             columns["text_id"].append(pa.nulls(n, pa.string()) if is_integer else ids.ids.cast(pa.string()))
-        pq.write_table(pa.table({name: pa.chunked_array(parts) for name, parts in columns.items()}), folder / "vocab.parquet")
+        pq.write_table(
+            pa.table({name: pa.chunked_array(parts) for name, parts in columns.items()}), folder / "vocab.parquet"
+        )
         for name, features in (("items", self.item_features), ("users", self.user_features)):
             if features is not None:
                 pq.write_table(features, folder / f"{name}.parquet")

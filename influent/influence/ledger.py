@@ -51,14 +51,14 @@ class Ledger:
     note: LedgerNote
 
     def __len__(self) -> int:
-        return self.predictions.num_rows
+        return int(self.predictions.num_rows)
 
     def gaps(self) -> np.ndarray:
         """Return how far each prediction's credits are from its score, float64 (n_predictions,)."""
         ids = self.predictions.column(schema.PREDICTION_ID).to_numpy()
         place = np.searchsorted(ids, self.table.column(schema.PREDICTION_ID).to_numpy())
         total = np.bincount(place, weights=self.table.column(schema.CREDIT).to_numpy(), minlength=len(ids))
-        return np.abs(total - self.predictions.column(schema.SCORE).to_numpy())
+        return np.asarray(np.abs(total - self.predictions.column(schema.SCORE).to_numpy()))
 
     def largest_gap(self) -> float:
         """Return the largest of `gaps`, 0 for an empty ledger."""
@@ -89,7 +89,9 @@ class Ledger:
         """
         rows = self.table.filter(pc.equal(self.table.column(schema.PREDICTION_ID), prediction_id))
         if rows.num_rows == 0:
-            raise UnknownIdError(f"no prediction {prediction_id} in a ledger of {len(self):,} (0 to {len(self) - 1:,}).")
+            raise UnknownIdError(
+                f"no prediction {prediction_id} in a ledger of {len(self):,} (0 to {len(self) - 1:,})."
+            )
         return rows
 
     def save(self, folder: Path) -> None:
@@ -145,7 +147,8 @@ def ledger_of(
     prediction, credit, place = prediction[order], credit[order], place[order]
     parts = [_Rows("bias", np.arange(n_predictions), credits.bias.reshape(-1))]
     parts += [
-        _Rows("context", np.arange(n_predictions), term.reshape(-1), name=name) for name, term in credits.context.items()
+        _Rows("context", np.arange(n_predictions), term.reshape(-1), name=name)
+        for name, term in credits.context.items()
     ]
     if note.top is None:
         parts.append(_Rows("event", prediction, credit, place=place))
@@ -170,7 +173,12 @@ class _Rows:
 
 
 def _assemble(
-    moments: Moments, candidates: np.ndarray, parts: Sequence[_Rows], scores: np.ndarray, note: LedgerNote, first_id: int
+    moments: Moments,
+    candidates: np.ndarray,
+    parts: Sequence[_Rows],
+    scores: np.ndarray,
+    note: LedgerNote,
+    first_id: int,
 ) -> Ledger:
     sequences, vocab = moments.sequences, moments.sequences.vocab
     n_candidates = max(candidates.shape[1], 1)
@@ -223,7 +231,7 @@ def _moment_times(moments: Moments) -> np.ndarray | None:
         return moments.time_us
     if len(moments.sequences) == 0:
         return np.zeros(len(moments), np.int64)
-    return moments.sequences.time_us[np.maximum(moments.stop - 1, 0)]
+    return np.asarray(moments.sequences.time_us[np.maximum(moments.stop - 1, 0)])
 
 
 def _labels(labels: Sequence[str | None], codes: np.ndarray) -> pa.Array:

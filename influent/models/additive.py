@@ -14,6 +14,7 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from influent.models.batch import Batch
 from influent.models.config import ModelConfig
@@ -27,7 +28,13 @@ class AdditiveModule(nn.Module):
     """The weights of the additive model, and its two ways of being read: as states and as contributions."""
 
     def __init__(
-        self, config: ModelConfig, *, n_items: int, n_actions: int, n_numbers: int, n_values: tuple[int, ...],
+        self,
+        config: ModelConfig,
+        *,
+        n_items: int,
+        n_actions: int,
+        n_numbers: int,
+        n_values: tuple[int, ...],
         is_timed: bool,
     ) -> None:
         super().__init__()
@@ -45,7 +52,7 @@ class AdditiveModule(nn.Module):
         self.gap_log_weight = nn.Parameter(torch.zeros(heads, _GAP_KNOTS)) if uses_gaps else None
         self.item_out = nn.Embedding(n_items, dim)
         self.bias = nn.Parameter(torch.zeros(n_items))
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = config.dropout
         self._lag_scale = (_LAG_KNOTS - 1) / math.log1p(config.max_len)
         self._gap_scale = (_GAP_KNOTS - 1) / math.log1p(_LONGEST_GAP_S)
         self._initialise()
@@ -69,7 +76,7 @@ class AdditiveModule(nn.Module):
         z_BTD = self.item_in(batch.item_BT) + self.action_in(batch.action_BT)
         if self.number_in is not None:
             z_BTD = z_BTD + self.number_in(batch.numbers_BTF)
-        return self.dropout(z_BTD)
+        return functional.dropout(z_BTD, self.dropout, self.training)
 
     def weights(self, batch: Batch, z_BTD: Tensor) -> Tensor:
         """Return κ · g, the weight of each event at each question in each head, (B, Q, T, M); zero outside the mask."""
@@ -92,7 +99,7 @@ class AdditiveModule(nn.Module):
         s_BQD = torch.bmm(weight_BQTM.flatten(2), value_BTMD.reshape(n_batch, -1, dim))
         for vector_BD in self.context_vectors(batch):
             s_BQD = s_BQD + vector_BD[:, None]
-        return self.dropout(s_BQD)
+        return functional.dropout(s_BQD, self.dropout, self.training)
 
     def scores(self, s_ND: Tensor) -> Tensor:
         """Return the score of every item, (N, I)."""

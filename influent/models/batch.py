@@ -93,7 +93,13 @@ class Batcher:
     """Turns places in flat sequences into tensors, with the numbers scaled and the context coded."""
 
     def __init__(
-        self, *, n_items: int, n_actions: int, scaling: Scaling, context_UC: np.ndarray, n_values: tuple[int, ...],
+        self,
+        *,
+        n_items: int,
+        n_actions: int,
+        scaling: Scaling,
+        context_UC: np.ndarray,
+        n_values: tuple[int, ...],
         knows_moment: bool,
     ) -> None:
         self._n_items, self._n_actions = n_items, n_actions
@@ -108,7 +114,9 @@ class Batcher:
         place_BT = start[:, None] + steps
         exists_BT = place_BT < stop[:, None]
         place_BT = np.where(exists_BT, place_BT, start[:, None])
-        target_BQ = np.where(exists_BT & (place_BT >= windows.first_target[rows][:, None]), train.item_idx[place_BT], -1)
+        target_BQ = np.where(
+            exists_BT & (place_BT >= windows.first_target[rows][:, None]), train.item_idx[place_BT], -1
+        )
         lag_QT = steps[:, None] - steps[None, :]
         # Windows of like length lie together, so a padded event is never before a target.
         before_BQT = (lag_QT > 0)[None] & exists_BT[:, None, :]
@@ -137,8 +145,15 @@ class Batcher:
         return self._batch(sequences, moments.user_idx, place_BT, exists_BT, lag_BQT, exists_BQT, asked_BQ, none_BQ)
 
     def _batch(
-        self, sequences: Sequences, user_B: np.ndarray, place_BT: np.ndarray, exists_BT: np.ndarray,
-        lag_BQT: np.ndarray, mask_BQT: np.ndarray, asked_BQ: np.ndarray | None, target_BQ: np.ndarray,
+        self,
+        sequences: Sequences,
+        user_B: np.ndarray,
+        place_BT: np.ndarray,
+        exists_BT: np.ndarray,
+        lag_BQT: np.ndarray,
+        mask_BQT: np.ndarray,
+        asked_BQ: np.ndarray | None,
+        target_BQ: np.ndarray,
     ) -> Batch:
         if len(sequences):
             item_BT, action_BT = sequences.item_idx[place_BT], sequences.action_idx[place_BT]

@@ -22,14 +22,18 @@ class _Checked:
         known = [field.name for field in fields(cls)]  # type: ignore[arg-type]
         for key in plain:
             if key not in known:
-                raise ConfigError(f"{cls.__name__} has no setting {key!r}.{nearest(key, known)} It has: {', '.join(known)}.")
+                raise ConfigError(
+                    f"{cls.__name__} has no setting {key!r}.{nearest(key, known)} It has: {', '.join(known)}."
+                )
         values = {key: tuple(value) if isinstance(value, list) else value for key, value in plain.items()}
         return cls(**values)
 
     def _check_int(self, name: str, least: int) -> None:
         value = getattr(self, name)
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise ConfigError(f"{type(self).__name__}.{name} must be an int in the range [{least}, inf). Got {value!r}.")
+            raise ConfigError(
+                f"{type(self).__name__}.{name} must be an int in the range [{least}, inf). Got {value!r}."
+            )
 
     def _check_real(self, name: str, least: float, below: float = float("inf")) -> None:
         value = getattr(self, name)

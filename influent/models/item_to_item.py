@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeAlias
 
 import numpy as np
 from safetensors.numpy import save_file
@@ -26,7 +26,8 @@ from influent.models.credits import Credits, sources_of
 from influent.models.model import check_fitted
 from influent.progress import Progress
 
-Weights = sparse.csr_array | np.ndarray
+Weights: TypeAlias = Any
+"""A `scipy.sparse.csr_array`, or a dense array (I, I) where most pairs have a weight; SciPy ships no types."""
 
 _DAY_US = 86_400_000_000
 
@@ -34,7 +35,7 @@ _DAY_US = 86_400_000_000
 class ItemToItem:
     """What the models of this file share; each says how to `_learn` its bias and weights."""
 
-    name: ClassVar[str]
+    KIND: ClassVar[str]
     decay: float = 1.0
     max_len: int | None = None
 
@@ -43,6 +44,11 @@ class ItemToItem:
     popularity: np.ndarray
     bias: np.ndarray
     weights: Weights
+
+    @property
+    def name(self) -> str:
+        """Return how reports call the model."""
+        return self.KIND
 
     def _learn(self, train: Sequences) -> tuple[np.ndarray, Weights]:
         """Return bias (I,) and weights (I, I)."""
@@ -72,7 +78,7 @@ class ItemToItem:
         check_fitted(self)
         offsets, place, item, strength = self._sources(moments)
         asked = np.repeat(candidates, np.diff(offsets), axis=0)
-        found = self.weights[np.repeat(item[:, None], asked.shape[1], axis=1), asked] if len(item) else np.zeros(asked.shape)
+        found = self.weights[np.repeat(item[:, None], asked.shape[1], axis=1), asked]
         found = found.toarray() if sparse.issparse(found) else found
         credit = strength[:, None] * np.asarray(found, dtype=np.float64)
         return Credits(offsets=offsets, place=place, credit=credit, bias=self.bias[candidates].astype(np.float64))
@@ -118,7 +124,7 @@ class ItemToItem:
 class Popularity(ItemToItem):
     """The share of training events that are the item's."""
 
-    name = "popularity"
+    KIND = "popularity"
 
     def _learn(self, train: Sequences) -> tuple[np.ndarray, Weights]:
         return _shares(train.item_idx, train.vocab.n_items), _empty(train.vocab.n_items)
@@ -128,7 +134,7 @@ class Popularity(ItemToItem):
 class RecentPopularity(ItemToItem):
     """The share of the log's last days' events that are the item's."""
 
-    name = "recent_popularity"
+    KIND = "recent_popularity"
     last_days: float = 7.0
 
     def _learn(self, train: Sequences) -> tuple[np.ndarray, Weights]:
@@ -142,7 +148,7 @@ class RecentPopularity(ItemToItem):
 class Markov(ItemToItem):
     """First order: the share of times that item b followed directly on the latest item."""
 
-    name = "markov"
+    KIND = "markov"
     max_len = 1
 
     def _learn(self, train: Sequences) -> tuple[np.ndarray, Weights]:
@@ -158,7 +164,7 @@ class DecayedCounts(ItemToItem):
     column b is divided by pop(b)^`popularity_power`, then each row by the square root of its sum.
     """
 
-    name = "counts"
+    KIND = "counts"
     window: int = 20
     """Largest distance of a pair, in events."""
     pair_decay: float = 0.9
@@ -185,7 +191,7 @@ class ItemKNN(ItemToItem):
     Deshpande and Karypis, Item-based top-N recommendation algorithms, 2004.
     """
 
-    name = "itemknn"
+    KIND = "itemknn"
     n_neighbours: int = 100
     decay: float = 0.8
 
@@ -207,7 +213,7 @@ class Ease(ItemToItem):
     P = (XᵀX + λI)⁻¹. A history is the sum of its events, so an item that comes twice counts twice.
     """
 
-    name = "ease"
+    KIND = "ease"
     l2: float = 500.0
     max_items: int = 20_000
     """Refuse a larger catalogue: the inverse needs 16 bytes times its square."""
@@ -216,8 +222,8 @@ class Ease(ItemToItem):
         n_items = train.vocab.n_items
         if n_items > self.max_items:
             raise ConfigError(
-                f"EASE inverts a matrix over all {n_items:,} items ({8 * n_items**2 / 2**30:.0f} GiB). It is limited to "
-                f"{self.max_items:,}: raise max_items, drop rare items when cleaning, or use itemknn."
+                f"EASE inverts a matrix over all {n_items:,} items ({8 * n_items**2 / 2**30:.0f} GiB). It is limited "
+                f"to {self.max_items:,}: raise max_items, drop rare items when cleaning, or use itemknn."
             )
         users = _user_items(train)
         gram = (users.T @ users).toarray()

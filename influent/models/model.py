@@ -24,15 +24,30 @@ class Model(Protocol):
     nothing.
     """
 
-    name: str
-    """How reports call it."""
-    vocab: Vocab
-    fitted_on: str
-    """Fingerprint of the training sequences."""
-    popularity: np.ndarray
-    """float64 (n_items,): the share of training events that are the item's"""
-    max_len: int | None
-    """How many of the latest events it reads; None for all."""
+    @property
+    def name(self) -> str:
+        """How reports call it."""
+        ...
+
+    @property
+    def vocab(self) -> Vocab:
+        """The ids it was fitted with."""
+        ...
+
+    @property
+    def fitted_on(self) -> str:
+        """Fingerprint of the training sequences; empty before `fit`."""
+        ...
+
+    @property
+    def popularity(self) -> np.ndarray:
+        """The share of training events that are each item's, float64 (n_items,)."""
+        ...
+
+    @property
+    def max_len(self) -> int | None:
+        """How many of the latest events it reads; None for all."""
+        ...
 
     def fit(self, train: Sequences, validation: Moments | None = None, *, progress: Progress | None = None) -> Self:
         """Learn from the training sequences; validation moments may only decide when to stop."""

@@ -15,7 +15,7 @@ from influent.models.item_to_item import DecayedCounts, Ease, ItemKNN, ItemToIte
 from influent.models.model import Model
 
 COUNTED: dict[str, type[ItemToItem]] = {
-    kind.name: kind for kind in (Popularity, RecentPopularity, Markov, ItemKNN, Ease, DecayedCounts)
+    kind.KIND: kind for kind in (Popularity, RecentPopularity, Markov, ItemKNN, Ease, DecayedCounts)
 }
 """The models that need no gradient, by the name in `config.json`."""
 

@@ -97,7 +97,9 @@ def train_module(
     return log
 
 
-def _epoch(module: nn.Module, optimizer: torch.optim.Optimizer, batches: Iterator[Batch], device: torch.device) -> float:
+def _epoch(
+    module: nn.Module, optimizer: torch.optim.Optimizer, batches: Iterator[Batch], device: torch.device
+) -> float:
     module.train()
     total, n_targets = 0.0, 0
     for batch in batches:
@@ -114,7 +116,7 @@ def _epoch(module: nn.Module, optimizer: torch.optim.Optimizer, batches: Iterato
                 "(clean(..., value_mads=10) drops them)."
             )
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(module.parameters(), 1.0)
         optimizer.step()
         total, n_targets = total + loss.item() * n, n_targets + n
@@ -127,7 +129,11 @@ def _weights(module: nn.Module) -> dict[str, Tensor]:
 
 
 def _save_checkpoint(
-    path: Path, identity: str, module: nn.Module, optimizer: torch.optim.Optimizer, log: TrainingLog,
+    path: Path,
+    identity: str,
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    log: TrainingLog,
     best: dict[str, Tensor],
 ) -> None:
     """Write one file, under another name first, so that a checkpoint is whole or not there."""

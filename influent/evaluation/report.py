@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from influent.data.moments import Moments
+from influent.data.moments import Moments, ranges
 from influent.errors import ConfigError, DataError
-from influent.evaluate.metrics import METRICS, bootstrap_interval
+from influent.evaluation.metrics import METRICS, bootstrap_interval
 from influent.models.model import Model, check_may_judge
 from influent.models.ranks import Seen, target_ranks
 from influent.progress import Progress
@@ -109,11 +109,11 @@ def evaluate(
     for model in models:
         check_may_judge(model, moments)
         ranks, _ = target_ranks(model, moments, seen=seen, progress=progress)
-        values = {f"{name}@{length}": metric(ranks, offsets, length) for length in k for name, metric in METRICS.items()}
+        values = {
+            f"{name}@{length}": metric(ranks, offsets, length) for length in k for name, metric in METRICS.items()
+        }
         rows[model.name] = {
-            name: Measure(
-                float(value.mean()), *bootstrap_interval(value, moments.user_idx, n_resamples=n_resamples)
-            )
+            name: Measure(float(value.mean()), *bootstrap_interval(value, moments.user_idx, n_resamples=n_resamples))
             for name, value in values.items()
         }
     return Report(
@@ -128,12 +128,12 @@ def evaluate(
 
 
 def _share_seen(moments: Moments, items: np.ndarray, offsets: np.ndarray) -> float:
-    owner = np.repeat(np.arange(len(moments)), np.diff(offsets))
-    had = [
-        item in moments.sequences.item_idx[moments.start[row] : moments.stop[row]]
-        for row, item in zip(owner.tolist(), items.tolist(), strict=True)
-    ]
-    return float(np.mean(had))
+    width = moments.sequences.vocab.n_items + 1
+    lengths = moments.stop - moments.start
+    before = moments.sequences.item_idx[ranges(moments.start, lengths)]
+    had = np.repeat(np.arange(len(moments)), lengths) * width + before
+    targets = np.repeat(np.arange(len(moments)), np.diff(offsets)) * width + items
+    return float((np.isin(targets, had) & (items >= 0)).mean())
 
 
 def _cell(measure: Measure) -> str:

@@ -172,8 +172,14 @@ def _has_known_event(moments: Moments) -> np.ndarray:
 
 
 def _reasons(
-    model: Model, moments: Moments, items: np.ndarray, may: np.ndarray, scores: np.ndarray, from_events: np.ndarray,
-    n_reasons: int | None, first_id: int,
+    model: Model,
+    moments: Moments,
+    items: np.ndarray,
+    may: np.ndarray,
+    scores: np.ndarray,
+    from_events: np.ndarray,
+    n_reasons: int | None,
+    first_id: int,
 ) -> Ledger:
     """Return one ledger for all lists: one moment per listed item, so that lists may differ in length."""
     row, rank = np.nonzero(may)

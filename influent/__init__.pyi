@@ -1,0 +1,121 @@
+"""The public names, listed once; `__init__.py` imports each when it is first touched."""
+
+from .data.artefacts import Artefacts as Artefacts
+from .data.artefacts import find_artefacts as find_artefacts
+from .data.clean import CleaningReport as CleaningReport
+from .data.clean import clean as clean
+from .data.engine import Engine as Engine
+from .data.events import (
+    Events as Events,
+)
+from .data.events import (
+    Features as Features,
+)
+from .data.events import (
+    read_edges as read_edges,
+)
+from .data.events import (
+    read_events as read_events,
+)
+from .data.events import (
+    read_items as read_items,
+)
+from .data.events import (
+    read_users as read_users,
+)
+from .data.moments import (
+    Moments as Moments,
+)
+from .data.moments import (
+    latest_moments as latest_moments,
+)
+from .data.moments import (
+    moments_at as moments_at,
+)
+from .data.moments import (
+    moments_of as moments_of,
+)
+from .data.scaling import Scaling as Scaling
+from .data.scaling import fit_scaling as fit_scaling
+from .data.sequences import Sequences as Sequences
+from .data.sequences import build_sequences as build_sequences
+from .data.split import Split as Split
+from .data.split import split_at as split_at
+from .data.split import split_last as split_last
+from .data.vocab import Vocab as Vocab
+from .data.worlds import (
+    World as World,
+)
+from .data.worlds import (
+    WorldAction as WorldAction,
+)
+from .data.worlds import (
+    WorldConfig as WorldConfig,
+)
+from .data.worlds import (
+    simulate_world as simulate_world,
+)
+from .errors import (
+    ConfigError as ConfigError,
+)
+from .errors import (
+    DataError as DataError,
+)
+from .errors import (
+    InfluentError as InfluentError,
+)
+from .errors import (
+    LeakageError as LeakageError,
+)
+from .errors import (
+    MissingExtraError as MissingExtraError,
+)
+from .errors import (
+    NotFittedError as NotFittedError,
+)
+from .errors import (
+    RunFolderError as RunFolderError,
+)
+from .errors import (
+    SchemaError as SchemaError,
+)
+from .errors import (
+    UnbalancedLedgerError as UnbalancedLedgerError,
+)
+from .errors import (
+    UnknownIdError as UnknownIdError,
+)
+from .evaluation.report import Report as Report
+from .evaluation.report import evaluate as evaluate
+from .influence.explain import explain as explain
+from .influence.ledger import Ledger as Ledger
+from .models.config import ModelConfig as ModelConfig
+from .models.config import TrainConfig as TrainConfig
+from .models.credits import Credits as Credits
+from .models.item_to_item import (
+    DecayedCounts as DecayedCounts,
+)
+from .models.item_to_item import (
+    Ease as Ease,
+)
+from .models.item_to_item import (
+    ItemKNN as ItemKNN,
+)
+from .models.item_to_item import (
+    Markov as Markov,
+)
+from .models.item_to_item import (
+    Popularity as Popularity,
+)
+from .models.item_to_item import (
+    RecentPopularity as RecentPopularity,
+)
+from .models.model import Model as Model
+from .models.predictor import Predictor as Predictor
+from .models.store import load_model as load_model
+from .progress import Progress as Progress
+from .recommendations import Recommendations as Recommendations
+from .recommendations import recommend as recommend
+from .run import Run as Run
+
+__version__: str

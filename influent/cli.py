@@ -1,0 +1,305 @@
+"""The command line: parse, call the library, print the answer."""
+
+from __future__ import annotations
+
+import sys
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from influent import __version__
+from influent.errors import ConfigError, InfluentError
+
+if TYPE_CHECKING:
+    from influent.progress import Progress
+
+app = typer.Typer(
+    name="influent",
+    help="Predict what each user does next, and say in numbers that add up which earlier behaviours led there.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+class Seen(StrEnum):
+    """Whether items of a user's history may be recommended again."""
+
+    exclude = "exclude"
+    keep = "keep"
+
+
+_STATE = {"debug": False}
+
+Log = Annotated[str, typer.Argument(help="CSV, TSV or JSON Lines (also .gz), Parquet: a file, a glob, a folder.")]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The run folder.")]
+RunOption = Annotated[Path, typer.Option("--run", help="The run folder to write.")]
+User = Annotated[str | None, typer.Option("--user", help="Column that says who.")]
+Item = Annotated[str | None, typer.Option("--item", help="Column that says to what.")]
+Time = Annotated[str | None, typer.Option("--time", help="Column that says when.")]
+Action = Annotated[str | None, typer.Option("--action", help="Column that says what was done.")]
+Value = Annotated[str | None, typer.Option("--value", help="Column with a number: rating, amount, seconds.")]
+Scene = Annotated[str | None, typer.Option("--scene", help="Column that says where it happened.")]
+TimeUnit = Annotated[str | None, typer.Option(help="What numbers in the time column count: s, ms, us or ns.")]
+Delimiter = Annotated[str | None, typer.Option(help="What separates the fields of a text file.")]
+Items = Annotated[str | None, typer.Option("--items", help="Table of items: item_id, title, …")]
+Users = Annotated[str | None, typer.Option("--users", help="Table of users: user_id and a column per feature.")]
+SeenOption = Annotated[Seen, typer.Option(help="Whether items of the history may come again.")]
+
+
+@app.callback(invoke_without_command=True)
+def _main(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    _STATE["debug"] = debug
+    if version:
+        typer.echo(f"influent {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def clean(
+    log: Log,
+    run: RunOption,
+    user: User = None,
+    item: Item = None,
+    time: Time = None,
+    action: Action = None,
+    value: Value = None,
+    scene: Scene = None,
+    time_unit: TimeUnit = None,
+    delimiter: Delimiter = None,
+    items: Items = None,
+    users: Users = None,
+    number: Annotated[list[str], typer.Option(help="Numeric column that belongs to an event; repeatable.")] = ["value"],  # noqa: B006  (Typer copies it)
+    min_user_events: Annotated[int, typer.Option(help="Fewest events of a user.")] = 1,
+    min_item_events: Annotated[int, typer.Option(help="Fewest events of an item.")] = 1,
+    since: Annotated[str | None, typer.Option(help="First moment kept, ISO 8601.")] = None,
+    until: Annotated[str | None, typer.Option(help="First moment no longer kept, ISO 8601.")] = None,
+    value_mads: Annotated[float | None, typer.Option(help="Drop values this many deviations off the median.")] = None,
+    max_events_per_day: Annotated[int | None, typer.Option(help="Drop users who ever do more on a day.")] = None,
+    keep_duplicates: Annotated[bool, typer.Option("--keep-duplicates", help="Keep exact duplicates.")] = False,
+) -> None:
+    """Read a log, drop what cannot be learned from, say what and why, and begin a run folder."""
+    from influent import show, steps
+
+    columns = _columns(user, item, time, action, value, scene, time_unit, delimiter)
+    rules: dict[str, Any] = {
+        "min_user_events": min_user_events,
+        "min_item_events": min_item_events,
+        "value_mads": value_mads,
+        "max_events_per_day": max_events_per_day,
+        "drop_duplicates": not keep_duplicates,
+    }
+    if since or until:
+        rules["time_range"] = (since or "0001-01-01", until or "9999-12-31")
+    cleaned = steps.clean_log(
+        log, run, columns=columns, rules=rules, items=items, users=users, numbers=number, progress=_progress()
+    )
+    show.show_cleaning(show.console(), cleaned.report, cleaned.artefacts)
+    typer.echo(f"written: {run}")
+
+
+@app.command()
+def fit(
+    run: RunFolder,
+    model: Annotated[str, typer.Option(help="additive, or one that counts: counts, itemknn, ease, …")] = "additive",
+    split: Annotated[str, typer.Option(help="last, or a time or share of events where test begins.")] = "last",
+    target: Annotated[str, typer.Option(help="With a split by time: predict the first, last or all events.")] = "first",
+    config: Annotated[Path | None, typer.Option(help="TOML with [model] and [train] settings.")] = None,
+    context: Annotated[list[str], typer.Option(help="User feature with a line of its own; repeatable.")] = [],  # noqa: B006
+    epochs: Annotated[int | None, typer.Option(help="Most passes over the training events.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Where all randomness comes from.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
+) -> None:
+    """Fit a model on the training part of a run; a fit that was killed goes on where it stopped."""
+    from influent import steps
+    from influent.models.config import ModelConfig, TrainConfig
+
+    settings = _settings(config)
+    asked = {"epochs": epochs, "seed": seed, "device": device}
+    train = settings.get("train", {}) | {name: value for name, value in asked.items() if value is not None}
+    fitted, parts = steps.fit_run(
+        run,
+        kind=model,
+        model=ModelConfig.from_dict(settings.get("model", {}) | ({"context": context} if context else {})),
+        train=TrainConfig.from_dict(train),
+        split=steps.SplitConfig(at=split, target=target),  # type: ignore[arg-type]  # checked where it is used
+        progress=_progress(),
+    )
+    typer.echo(f"fitted: {fitted.name} on {len(parts.train):,} events, split {parts.hash} ({parts.protocol})")
+    typer.echo(f"written: {run}")
+
+
+@app.command()
+def evaluate(
+    run: RunFolder,
+    k: Annotated[list[int], typer.Option(help="Length of the list that is judged; repeatable.")] = [10],  # noqa: B006
+    seen: SeenOption = Seen.exclude,
+) -> None:
+    """Judge a run's model at its test moments, beside popularity and counts."""
+    from influent import show, steps
+
+    report = steps.evaluate_run(run, k=k, seen=seen.value, progress=_progress())
+    show.show_report(show.console(), report)
+    typer.echo(f"written: {run / 'evaluation.md'}")
+
+
+@app.command()
+def explain(
+    run: RunFolder,
+    user: Annotated[list[str] | None, typer.Option(help="Explain this user's latest moment; repeatable.")] = None,
+    item: Annotated[list[str] | None, typer.Option(help="Explain this item; repeatable.")] = None,
+    top: Annotated[int | None, typer.Option(help="Events with a row of their own; the rest is one row.")] = None,
+    contrast: Annotated[int | None, typer.Option(help="Explain an item against its best rivals, this many.")] = None,
+) -> None:
+    """Say which earlier events led to each score: for all test predictions, or for one user."""
+    from influent import show, steps
+    from influent.data.vocab import Vocab
+
+    ledger = steps.explain_run(run, users=user, items=item, top=top, contrast=contrast, progress=_progress())
+    out, vocab = show.console(), Vocab.load(run)
+    for prediction_id in range(min(len(ledger), 20) if user else 1):
+        show.show_ledger(out, ledger, vocab, prediction_id, n_events=10)
+    typer.echo(
+        f"{len(ledger):,} predictions, {ledger.table.num_rows:,} credits, largest gap {ledger.largest_gap():.1e}"
+    )
+    if not user:
+        typer.echo(f"written: {run / 'ledger.parquet'}")
+
+
+@app.command()
+def recommend(
+    run: RunFolder,
+    user: Annotated[list[str] | None, typer.Option(help="Recommend to this user only; repeatable.")] = None,
+    k: Annotated[int, typer.Option(help="Length of each list.")] = 10,
+    seen: SeenOption = Seen.exclude,
+    candidate: Annotated[list[str] | None, typer.Option(help="Recommend only this item; repeatable.")] = None,
+    exclude: Annotated[list[str], typer.Option(help="Never recommend this item; repeatable.")] = [],  # noqa: B006
+    reasons: Annotated[int, typer.Option(help="Events named as reasons for each item.")] = 3,
+    events: Annotated[str | None, typer.Option(help="A log of other events to recommend from.")] = None,
+    user_column: Annotated[str | None, typer.Option(help="Its column that says who.")] = None,
+    item_column: Annotated[str | None, typer.Option(help="Its column that says to what.")] = None,
+    time_column: Annotated[str | None, typer.Option(help="Its column that says when.")] = None,
+    action_column: Annotated[str | None, typer.Option(help="Its column that says what was done.")] = None,
+    value_column: Annotated[str | None, typer.Option(help="Its column with a number.")] = None,
+) -> None:
+    """Recommend with reasons: to every user of a run, to some, or to whoever is in other events."""
+    from influent import show, steps
+    from influent.data.vocab import Vocab
+
+    found = steps.recommend_run(
+        run,
+        users=user,
+        events=events,
+        columns=_columns(user_column, item_column, time_column, action_column, value_column),
+        progress=_progress(),
+        k=k,
+        seen=seen.value,
+        candidates=candidate,
+        exclude=exclude,
+        n_reasons=reasons,
+    )
+    out, vocab = show.console(), Vocab.load(run)
+    users = list(dict.fromkeys(found.table.column("user_id").to_pylist()))
+    for someone in users if user else users[:1]:
+        typer.echo(f"for user {someone}:")
+        show.show_recommendations(out, found, vocab, someone)
+    if user is None and events is None:
+        typer.echo(f"written: {run / 'recommendations.parquet'} ({len(users):,} users)")
+
+
+@app.command()
+def demo(
+    log: Annotated[str | None, typer.Argument(help="A log of your own; without one, a planted world.")] = None,
+    run: RunOption = Path("runs/demo"),
+    user: User = None,
+    item: Item = None,
+    time: Time = None,
+    action: Action = None,
+    value: Value = None,
+    scene: Scene = None,
+    time_unit: TimeUnit = None,
+    delimiter: Delimiter = None,
+    items: Items = None,
+    seen: SeenOption = Seen.exclude,
+) -> None:
+    """Go the whole way in one command: clean, fit, evaluate, explain, recommend."""
+    from influent import demo as whole_path
+    from influent import show
+
+    if log is None:
+        whole_path.run_demo(run, show.console(), _progress())
+        return
+    columns = _columns(user, item, time, action, value, scene, time_unit, delimiter)
+    whole_path.run_on_log(log, run, show.console(), _progress(), columns=columns, items=items, seen=seen.value)
+
+
+def _columns(
+    user: str | None = None,
+    item: str | None = None,
+    time: str | None = None,
+    action: str | None = None,
+    value: str | None = None,
+    scene: str | None = None,
+    time_unit: str | None = None,
+    delimiter: str | None = None,
+) -> dict[str, Any]:
+    """Return the arguments of `read_events` that were given."""
+    named = {
+        "user": user,
+        "item": item,
+        "time": time,
+        "action": action,
+        "value": value,
+        "scene": scene,
+        "time_unit": time_unit,
+        "delimiter": delimiter,
+    }
+    return {name: column for name, column in named.items() if column is not None}
+
+
+def _settings(config: Path | None) -> dict[str, Any]:
+    if config is None:
+        return {}
+    try:
+        settings = tomllib.loads(config.read_text())
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{config} cannot be read as TOML: {error}.") from error
+    strange = sorted(set(settings) - {"model", "train"})
+    if strange:
+        raise ConfigError(f"{config} has the section [{strange[0]}]. It may have [model] and [train].")
+    return settings
+
+
+def _progress() -> Progress:
+    from influent.progress import progress_for
+
+    return progress_for(sys.stderr)
+
+
+@contextmanager
+def _one_message() -> Iterator[None]:
+    """Turn what a user can mend into one message and exit code 2."""
+    try:
+        yield
+    except InfluentError as error:
+        if _STATE["debug"]:
+            raise
+        typer.echo(f"influent: {error}", err=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        typer.echo("influent: stopped; what was there before is as it was.", err=True)
+        sys.exit(130)
+
+
+def main() -> None:
+    """Run the command line."""
+    with _one_message():
+        app(standalone_mode=True)

@@ -1,0 +1,174 @@
+"""The run folder: where each step leaves its tables, replaced as a whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from influent.errors import RunFolderError
+
+FORMAT_VERSION = 1
+"""Of the run folder; a folder with a higher number is refused."""
+
+_MANIFEST = "run.json"
+
+_STEPS: dict[str, tuple[str, ...]] = {
+    "clean": ("events.parquet", "cleaning.json", "sequences.parquet", "vocab.parquet"),
+    "fit": ("model.safetensors", "config.json"),
+    "evaluate": ("evaluation.json", "evaluation.md"),
+    "explain": ("ledger.parquet", "predictions.parquet", "ledger.json"),
+    "recommend": ("recommendations.parquet",),
+}
+"""What each step always writes. Steps after `fit` stand on it and not on each other."""
+
+_SOMETIMES = {
+    "clean": ("items.parquet", "users.parquet"),
+    # A model carries the vocabulary that it was fitted with.
+    "fit": ("metrics.json", "vocab.parquet", "items.parquet", "users.parquet"),
+}
+"""What a step writes besides, if there is something to put in it."""
+
+CHECKPOINT = "checkpoint.safetensors"
+"""Where training that was stopped goes on from."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder on disk."""
+
+    folder: Path
+    steps: Mapping[str, Mapping[str, Any]]
+    """Step name to the settings it ran with and when it ended."""
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Run:
+        """Open a run folder, first putting back a folder whose replacement was cut short.
+
+        Raises:
+            RunFolderError: the folder is not there, is no run folder, is damaged, or from a newer version.
+        """
+        folder = Path(folder)
+        if _waiting(folder).exists():
+            with _lock(folder):
+                _recover(folder)
+        if not folder.is_dir():
+            raise RunFolderError(f"there is no run folder {folder}. Make one: influent clean LOG --run {folder}")
+        manifest = folder / _MANIFEST
+        if not manifest.exists():
+            raise RunFolderError(f"{folder} is not a run folder (no {_MANIFEST}). Name one that influent clean made.")
+        try:
+            content = json.loads(manifest.read_text())
+            version, steps = content["format_version"], content["steps"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise RunFolderError(f"{manifest} is damaged ({error}). Run influent clean again.") from error
+        if version > FORMAT_VERSION:
+            raise RunFolderError(
+                f"{folder} was written by a newer version (format {version}, this one reads up to {FORMAT_VERSION}). "
+                "Upgrade: pip install --upgrade influent"
+            )
+        return cls(folder, steps)
+
+    def require(self, step: str) -> Mapping[str, Any]:
+        """Return the settings that a step ran with.
+
+        Raises:
+            RunFolderError: the step has not run, or one of its files is gone.
+        """
+        if step not in self.steps:
+            raise RunFolderError(f"{self.folder} has no {step} step yet. Run: influent {step} {self.folder}")
+        for name in _STEPS[step]:
+            if not (self.folder / name).exists():
+                raise RunFolderError(f"{self.folder} lacks {name}. Run again: influent {step} {self.folder}")
+        return self.steps[step]
+
+
+@contextmanager
+def writing(folder: str | Path, step: str, settings: Mapping[str, Any]) -> Iterator[Path]:
+    """Give a temporary folder to write a step's files into, then put it in the run folder's place.
+
+    The files of earlier steps are carried over (as links, without copying); those of later steps, which stood on
+    what is now replaced, are left behind. If the block is left by an error or the process is killed, the old run
+    folder is as it was.
+
+    Raises:
+        RunFolderError: something that is not a run folder is in the way.
+    """
+    folder = Path(folder).absolute()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with _lock(folder):
+        yield from _writing(folder, step, settings)
+
+
+def _writing(folder: Path, step: str, settings: Mapping[str, Any]) -> Iterator[Path]:
+    _recover(folder)
+    for left_by_a_kill in folder.parent.glob(f".{folder.name}.new-*"):
+        shutil.rmtree(left_by_a_kill, ignore_errors=True)
+    old = _steps_below(folder, step)
+    new = Path(tempfile.mkdtemp(prefix=f".{folder.name}.new-", dir=folder.parent))
+    try:
+        for name in {name for done in old for name in _files(done)}:
+            if (folder / name).exists():
+                os.link(folder / name, new / name)
+        # What the step writes must not reach through a link into the old folder's file.
+        for name in _files(step):
+            (new / name).unlink(missing_ok=True)
+        yield new
+        ended = datetime.now(UTC).isoformat(timespec="seconds")
+        steps = {**old, step: {"settings": dict(settings), "ended": ended}}
+        content = {"format_version": FORMAT_VERSION, "steps": steps}
+        (new / _MANIFEST).write_text(json.dumps(content, indent=2, default=str) + "\n")
+        new.chmod(0o755)
+        _swap(folder, new)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+
+
+def _files(step: str) -> tuple[str, ...]:
+    return _STEPS[step] + _SOMETIMES.get(step, ())
+
+
+def _steps_below(folder: Path, step: str) -> dict[str, Any]:
+    """Return what stays of the run that is there: the steps that `step` stands on, and its siblings."""
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return {}
+    if not (folder / _MANIFEST).exists():
+        raise RunFolderError(f"{folder} exists and is not a run folder. Choose another place: --run OTHER")
+    steps = Run.open(folder).steps
+    order = {"clean": 0, "fit": 1}
+    rank = order.get(step, 2)
+    return {name: about for name, about in steps.items() if name != step and order.get(name, 2) <= rank and rank > 0}
+
+
+def _swap(folder: Path, new: Path) -> None:
+    """Put the new folder in the old one's place. Between the two renames the old one waits where `_recover` looks."""
+    waiting = _waiting(folder)
+    if folder.exists():
+        folder.rename(waiting)
+    new.rename(folder)
+    shutil.rmtree(waiting, ignore_errors=True)
+
+
+def _recover(folder: Path) -> None:
+    """Put back a folder whose replacement was killed between its two renames, or clear away one that was replaced."""
+    waiting = _waiting(folder)
+    if waiting.exists() and not folder.exists():
+        waiting.rename(folder)
+    shutil.rmtree(waiting, ignore_errors=True)
+
+
+def _waiting(folder: Path) -> Path:
+    return folder.absolute().parent / f".{folder.absolute().name}.old"
+
+
+def _lock(folder: Path) -> FileLock:
+    return FileLock(folder.absolute().parent / f".{folder.absolute().name}.lock")

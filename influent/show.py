@@ -1,0 +1,143 @@
+"""Reports, ledgers and lists to what a person reads in a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pyarrow.compute as pc
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from influent import schema
+from influent.data.artefacts import Artefacts
+from influent.data.clean import CleaningReport
+from influent.data.vocab import Vocab
+from influent.evaluation.report import Report
+from influent.influence.ledger import Ledger
+from influent.recommendations import Recommendations
+
+_SPANS_S = (("year", 31_557_600), ("day", 86_400), ("hour", 3_600), ("minute", 60), ("second", 1))
+
+
+def console() -> Console:
+    """Return a console for standard output; a pipe gets lines wide enough not to be cut."""
+    plain = Console()
+    return plain if plain.is_terminal else Console(width=120)
+
+
+def show_cleaning(out: Console, report: CleaningReport, artefacts: Artefacts) -> None:
+    """Print what was read, what each rule dropped and why, and what could fool an analysis."""
+    for note in report.notes:
+        out.print(note, markup=False, highlight=False)
+    table = _table("rule", ">dropped", "why")
+    for rule in report.rules:
+        _add_row(table, rule.name, f"{rule.n_dropped:,}", rule.why)
+    out.print(table)
+    out.print(
+        f"{report.n_kept:,} of {report.n_read:,} events kept: {report.n_users:,} users, {report.n_items:,} items.",
+        highlight=False,
+    )
+    for sentence in artefacts.sentences():
+        out.print(sentence, markup=False, highlight=False)
+
+
+def show_report(out: Console, report: Report, metrics: Sequence[str] = ()) -> None:
+    """Print accuracy with intervals; `metrics` chooses columns, by default all."""
+    header, *body = report.cells()
+    chosen = [place for place, name in enumerate(header) if place == 0 or not metrics or name in metrics]
+    table = _table(*(header[place] if place == 0 else ">" + header[place] for place in chosen))
+    for row in body:
+        _add_row(table, *(row[place] for place in chosen))
+    out.print(table)
+    out.print(report.caption(), markup=False, highlight=False)
+
+
+def show_ledger(out: Console, ledger: Ledger, vocab: Vocab, prediction_id: int, n_events: int | None = None) -> None:
+    """Print one prediction's terms and their sum; `n_events` shows the largest and adds up the others."""
+    wanted = pc.equal(ledger.predictions.column(schema.PREDICTION_ID), prediction_id)
+    [prediction] = ledger.predictions.filter(wanted).to_pylist()
+    against = "" if ledger.note.contrast is None else f" against its {ledger.note.contrast} best rivals"
+    item = _title_of(vocab)(prediction[schema.ITEM_ID])
+    out.print(f"user {prediction[schema.USER_ID]}, {item}{against}", markup=False, highlight=False)
+    out.print(_reasons_table(ledger.of(prediction_id).to_pylist(), prediction[schema.SCORE], vocab, n_events))
+
+
+def show_recommendations(out: Console, recommendations: Recommendations, vocab: Vocab, user_id: Any) -> None:
+    """Print one user's list, each item with its reasons and their sum."""
+    for row in recommendations.of(user_id):
+        out.print(
+            f"{row[schema.RANK]}. {row['title']}   score {row[schema.SCORE]:+.3f}, from {row[schema.SERVED_FROM]}",
+            markup=False,
+            highlight=False,
+        )
+        out.print(_reasons_table(row["reasons"], row[schema.SCORE], vocab))
+
+
+def _reasons_table(rows: Sequence[dict[str, Any]], score: float, vocab: Vocab, n_events: int | None = None) -> Table:
+    title_of = _title_of(vocab)
+    table = _table("because of", "when", ">credit")
+    events = [row for row in rows if row[schema.SOURCE] == "event"]
+    others = [row for row in rows if row[schema.SOURCE] != "event"]
+    shown = events if n_events is None else events[:n_events]
+    for row in shown:
+        action = row[schema.SOURCE_ACTION]
+        what = title_of(row[schema.SOURCE_ITEM_ID])
+        _add_row(table, what if action == schema.DEFAULT_ACTION else f"{action} {what}", _when(row), _signed(row))
+    if len(shown) < len(events):
+        left = sum(row[schema.CREDIT] for row in events[len(shown) :])
+        _add_row(table, f"{len(events) - len(shown)} more events", "", f"{left:+.4f}")
+    for row in others:
+        _add_row(table, _label(row), "", _signed(row))
+    table.add_section()
+    _add_row(table, f"sum (the model said {score:+.4f})", "", f"{sum(row[schema.CREDIT] for row in rows):+.4f}")
+    return table
+
+
+def _label(row: dict[str, Any]) -> str:
+    if row[schema.SOURCE] == "rest":
+        return "all other events"
+    return "the item itself" if row[schema.SOURCE] == "bias" else f"the user's {row[schema.SOURCE_NAME]}"
+
+
+def _signed(row: dict[str, Any]) -> str:
+    return f"{row[schema.CREDIT]:+.4f}"
+
+
+def _when(row: dict[str, Any]) -> str:
+    if row[schema.GAP_US] is None:
+        return f"{row[schema.LAG]} events ago"
+    return f"{row[schema.LAG]} events ago, {_span(row[schema.GAP_US])} before"
+
+
+def _span(gap_us: int) -> str:
+    seconds = gap_us // 1_000_000
+    for name, length in _SPANS_S:
+        if seconds >= length:
+            n = seconds // length
+            return f"{n:,} {name}{'s' if n > 1 else ''}"
+    return "less than a second"
+
+
+def _title_of(vocab: Vocab) -> Callable[[Any], str]:
+    def title(item_id: Any) -> str:
+        if item_id is None:
+            return "an unknown item"
+        idx = int(vocab.items.to_idx([item_id])[0])
+        return str(item_id) if idx < 0 else vocab.title(idx)
+
+    return title
+
+
+def _add_row(table: Table, *cells: str) -> None:
+    # Titles come from data: they are text, not markup.
+    table.add_row(*(Text(cell) for cell in cells))
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for column in columns:
+        table.add_column(column.removeprefix(">"), justify="right" if column.startswith(">") else "left")
+    return table

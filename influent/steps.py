@@ -1,0 +1,241 @@
+"""Each step of the way from a log to recommendations, from run folder to run folder."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from influent import __version__
+from influent.data.artefacts import Artefacts, find_artefacts
+from influent.data.clean import CleaningReport, clean
+from influent.data.engine import Engine
+from influent.data.events import read_events, read_items, read_users
+from influent.data.moments import Moments, latest_moments, moments_of
+from influent.data.sequences import Sequences, build_sequences
+from influent.data.split import Split, Target, split_at, split_last
+from influent.errors import ConfigError, RunFolderError
+from influent.evaluation.report import Report, evaluate
+from influent.influence.explain import explain
+from influent.influence.ledger import Ledger
+from influent.models.config import ModelConfig, TrainConfig
+from influent.models.item_to_item import DecayedCounts, Popularity
+from influent.models.model import Model
+from influent.models.ranks import Seen
+from influent.models.store import COUNTED, load_model
+from influent.progress import Progress
+from influent.recommendations import Recommendations, recommend
+from influent.run import CHECKPOINT, Run, writing
+
+
+@dataclass(frozen=True)
+class Cleaned:
+    """What `clean_log` made."""
+
+    report: CleaningReport
+    artefacts: Artefacts
+    sequences: Sequences
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitConfig:
+    """How a run's sequences are split; `at` is `last`, or where `split_at` cuts."""
+
+    at: str = "last"
+    target: Target = "first"
+
+    def split(self, sequences: Sequences) -> Split:
+        """Return training sequences, validation and test moments."""
+        if self.at == "last":
+            return split_last(sequences)
+        share = self.at.replace(".", "", 1).isdigit()
+        return split_at(sequences, float(self.at) if share else self.at, target=self.target)
+
+
+def clean_log(
+    log: Any,
+    folder: str | Path,
+    *,
+    columns: Mapping[str, Any] | None = None,
+    rules: Mapping[str, Any] | None = None,
+    items: Any = None,
+    users: Any = None,
+    numbers: Sequence[str] = ("value",),
+    memory_limit_bytes: int | None = None,
+    progress: Progress | None = None,
+) -> Cleaned:
+    """Read and clean a log, put it in order, and begin a run folder with it.
+
+    Args:
+        columns: arguments of `read_events`.
+        rules: arguments of `clean`.
+        items: a table of items (`item_id`, `title`, …), as for `read_items`.
+        users: a table of users, as for `read_users`.
+    """
+    progress = progress or Progress()
+    engine = Engine(memory_limit_bytes=memory_limit_bytes)
+    events = clean(read_events(log, engine=engine, **(columns or {})), **(rules or {}), progress=progress)
+    sequences = build_sequences(
+        events,
+        items=None if items is None else read_items(items),
+        users=None if users is None else read_users(users),
+        numbers=numbers,
+        progress=progress,
+    )
+    artefacts = find_artefacts(sequences)
+    report = events.cleaning
+    settings = {"log": str(log), "columns": columns or {}, "rules": rules or {}, "versions": _versions()}
+    with writing(folder, "clean", settings) as new:
+        engine.write_parquet(f"SELECT * FROM {events.name} ORDER BY event_id", new / "events.parquet")
+        _write_json(new / "cleaning.json", {**report.to_dict(), "artefacts": artefacts.to_dict()})
+        sequences.save(new)
+    return Cleaned(report, artefacts, sequences)
+
+
+def fit_run(
+    folder: str | Path,
+    *,
+    kind: str = "additive",
+    model: ModelConfig | None = None,
+    train: TrainConfig | None = None,
+    split: SplitConfig | None = None,
+    progress: Progress | None = None,
+) -> tuple[Model, Split]:
+    """Fit a model on the training part of a run's sequences; goes on where an earlier, killed fit stopped.
+
+    Args:
+        kind: `additive`, or one of the models that only count: see `influent.models.store.COUNTED`.
+    """
+    run, split_config = Run.open(folder), split or SplitConfig()
+    run.require("clean")
+    parts = split_config.split(Sequences.load(run.folder))
+    fitted: Model
+    checkpoint = run.folder / CHECKPOINT
+    if kind == "additive":
+        from influent.models.predictor import Predictor
+
+        predictor = Predictor(model=model, train=train)
+        fitted = predictor.fit(parts.train, parts.validation, checkpoint=checkpoint, progress=progress)
+    elif kind in COUNTED:
+        fitted = COUNTED[kind]().fit(parts.train, progress=progress)
+    else:
+        raise ConfigError(f"there is no model {kind!r}. There are: additive, {', '.join(COUNTED)}.")
+    settings = {"split": asdict(split_config), "split_hash": parts.hash, "versions": _versions()}
+    with writing(folder, "fit", settings) as new:
+        fitted.save(new)
+    return fitted, parts
+
+
+def evaluate_run(
+    folder: str | Path,
+    *,
+    k: Sequence[int] = (10,),
+    seen: Seen = "exclude",
+    against: Sequence[Model] | None = None,
+    progress: Progress | None = None,
+) -> Report:
+    """Judge a run's model at its test moments, beside models that only count, fitted on the same events.
+
+    Args:
+        against: the models to stand beside it; by default popularity and decayed counts.
+    """
+    run, model, parts = _fitted(folder)
+    others = [Popularity(), DecayedCounts()] if against is None else against
+    rivals = [other.fit(parts.train, progress=progress) for other in others if other.name != model.name]
+    report = evaluate(
+        [model, *rivals], parts.test, k=k, seen=seen, protocol=parts.protocol, split=parts.hash, progress=progress
+    )
+    with writing(run.folder, "evaluate", {"k": list(k), "seen": seen}) as new:
+        (new / "evaluation.json").write_text(report.to_json())
+        (new / "evaluation.md").write_text(report.to_markdown())
+    return report
+
+
+def explain_run(
+    folder: str | Path,
+    *,
+    users: Sequence[Any] | None = None,
+    items: Sequence[Any] | None = None,
+    top: int | None = None,
+    contrast: int | None = None,
+    progress: Progress | None = None,
+) -> Ledger:
+    """Explain a run's test predictions and keep the ledger, or explain the latest moment of these users.
+
+    Args:
+        users: whose latest moment to explain; their ledger is returned and not written.
+        items: which items to explain; by default what came next, or the best-scored.
+    """
+    run, model, parts = _fitted(folder)
+    if users is not None:
+        sequences = parts.test.sequences
+        moments = latest_moments(sequences, sequences.vocab.users.require_idx(users))
+        return explain(model, moments, items=items, top=top, contrast=contrast, progress=progress)
+    ledger = explain(model, parts.test, items=items, top=top, contrast=contrast, progress=progress)
+    with writing(run.folder, "explain", {"items": items, "top": top, "contrast": contrast}) as new:
+        ledger.save(new)
+    return ledger
+
+
+def recommend_run(
+    folder: str | Path,
+    *,
+    users: Sequence[Any] | None = None,
+    events: Any = None,
+    columns: Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
+    **settings: Any,
+) -> Recommendations:
+    """Recommend to every user of a run and keep the lists, or to these users only, or from events handed in.
+
+    Args:
+        users: whom to recommend to; their lists are returned and not written.
+        events: a log of other events to recommend from, read with `columns`; nothing is written.
+        settings: further arguments of `recommend`.
+    """
+    run, model, parts = _fitted(folder)
+    if events is not None:
+        handed_in = build_sequences(
+            clean(read_events(events, **(columns or {}))), numbers=parts.train.number_names, vocab=model.vocab
+        )
+        return recommend(model, _moments_for(handed_in, users), **settings, progress=progress)
+    moments = _moments_for(parts.test.sequences, users)
+    recommendations = recommend(model, moments, **settings, progress=progress)
+    if users is None:
+        with writing(run.folder, "recommend", settings) as new:
+            recommendations.save(new)
+    return recommendations
+
+
+def _moments_for(sequences: Sequences, users: Sequence[Any] | None) -> Moments:
+    if users is not None:
+        return moments_of(sequences, users)
+    return latest_moments(sequences, np.flatnonzero(np.diff(sequences.offsets)))
+
+
+def _fitted(folder: str | Path) -> tuple[Run, Model, Split]:
+    """Return a run, its model, and the split that the model was fitted on."""
+    run = Run.open(folder)
+    run.require("clean")
+    settings = run.require("fit")["settings"]
+    model = load_model(run.folder)
+    split = SplitConfig(**settings["split"]).split(Sequences.load(run.folder))
+    if split.hash != settings["split_hash"]:
+        raise RunFolderError(
+            f"the sequences in {run.folder} are not those the model was fitted on (split {split.hash}, "
+            f"then {settings['split_hash']}). Run again: influent fit {run.folder}"
+        )
+    return run, model, split
+
+
+def _versions() -> dict[str, str]:
+    return {"influent": __version__, "python": platform.python_version()}
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2) + "\n")

@@ -1,0 +1,95 @@
+"""The laws that every model keeps, to be checked for models of your own as they are for ours."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from influent.data.moments import Moments
+from influent.data.sequences import Sequences
+from influent.data.vocab import UNKNOWN
+from influent.influence.ledger import TOLERANCE
+from influent.models.model import Model
+from influent.models.store import load_model
+
+
+def check_credits_add_up(model: Model, moments: Moments) -> None:
+    """The terms of every item's score add up to it.
+
+    Raises:
+        AssertionError: they do not.
+    """
+    everything = _every_item(model, moments)
+    gap = np.abs(model.credits(moments, everything).total() - model.predict(moments)).max(initial=0.0)
+    assert gap <= TOLERANCE, f"{model.name}: credits are off by {gap:.2e}"
+
+
+def check_credit_is_removal(model: Model, moments: Moments) -> None:
+    """Masking an event takes exactly its credit from every score, for every event read.
+
+    An event is masked by making its item unknown and its action and numbers say nothing; its place and time stay.
+
+    Raises:
+        AssertionError: a score changes by something else.
+    """
+    everything = _every_item(model, moments)
+    credits, before = model.credits(moments, everything), model.predict(moments)
+    for source, (place, owner) in enumerate(zip(credits.place, credits.owner, strict=True)):
+        without = replace(moments.take(slice(owner, owner + 1)), sequences=mask(moments.sequences, int(place)))
+        change = before[owner] - model.predict(without)[0]
+        gap = np.abs(change - credits.credit[source]).max()
+        assert gap <= TOLERANCE, f"{model.name}: masking event {place} changes a score by {gap:.2e} beside its credit"
+
+
+def mask(sequences: Sequences, place: int) -> Sequences:
+    """Return the sequences with an event that says nothing at this place."""
+    item_idx, action_idx, numbers = sequences.item_idx.copy(), sequences.action_idx.copy(), sequences.numbers.copy()
+    item_idx[place] = action_idx[place] = UNKNOWN
+    numbers[place] = np.nan
+    return replace(sequences, item_idx=item_idx, action_idx=action_idx, numbers=numbers)
+
+
+def check_batch_equals_single(model: Model, moments: Moments) -> None:
+    """A moment's scores do not depend on the moments beside it.
+
+    Raises:
+        AssertionError: they do.
+    """
+    together = model.predict(moments)
+    for row in range(len(moments)):
+        alone = model.predict(moments.take(slice(row, row + 1)))[0]
+        gap = np.abs(together[row] - alone).max()
+        assert gap <= TOLERANCE, f"{model.name}: moment {row} scores differ by {gap:.2e} in a batch"
+
+
+def check_saved_is_same(model: Model, moments: Moments) -> None:
+    """Save, then load, changes no score.
+
+    Raises:
+        AssertionError: it does.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        model.save(Path(folder))
+        loaded = load_model(folder)
+    assert loaded.name == model.name
+    assert loaded.fitted_on == model.fitted_on
+    assert np.array_equal(loaded.predict(moments), model.predict(moments)), f"{model.name}: loading changed a score"
+
+
+def check_model(model: Model, moments: Moments) -> None:
+    """Check every law of this module on a fitted model.
+
+    Raises:
+        AssertionError: it breaks one.
+    """
+    check_credits_add_up(model, moments)
+    check_credit_is_removal(model, moments)
+    check_batch_equals_single(model, moments)
+    check_saved_is_same(model, moments)
+
+
+def _every_item(model: Model, moments: Moments) -> np.ndarray:
+    return np.broadcast_to(np.arange(model.vocab.n_items), (len(moments), model.vocab.n_items))
