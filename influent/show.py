@@ -107,9 +107,8 @@ def _signed(row: dict[str, Any]) -> str:
 
 
 def _when(row: dict[str, Any]) -> str:
-    if row[schema.GAP_US] is None:
-        return f"{row[schema.LAG]} events ago"
-    return f"{row[schema.LAG]} events ago, {_span(row[schema.GAP_US])} before"
+    place = "the latest" if row[schema.LAG] == 1 else f"{row[schema.LAG]} events ago"
+    return place if row[schema.GAP_US] is None else f"{place}, {_span(row[schema.GAP_US])} before"
 
 
 def _span(gap_us: int) -> str:

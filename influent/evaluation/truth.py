@@ -66,6 +66,6 @@ def recover_causes(ledger: Ledger, cause_event_id: np.ndarray) -> CauseRecovery:
         n_predictions=n,
         largest_credit=float(is_cause[order][is_largest].sum() / n),
         latest_event=float((is_cause & (lag == 1)).sum() / n),
-        at_random=float((1 / np.bincount(prediction)[known]).mean()),
+        at_random=float((1 / np.bincount(prediction, minlength=len(ledger))[known]).mean()),
         auc=float(stats.mannwhitneyu(credit[is_cause], credit[~is_cause]).statistic / (n * (~is_cause).sum())),
     )
