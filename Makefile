@@ -25,8 +25,7 @@ check: $(VENV)/.installed
 	$(BIN)/lint-imports
 
 bench: $(VENV)/.installed
-	$(BIN)/python -m benchmarks.movielens
-	$(BIN)/python -m benchmarks.beauty
+	$(BIN)/python -m benchmarks.next_item
 	$(BIN)/python -m benchmarks.scale
 
 clean:

@@ -114,6 +114,7 @@ from .models.model import Model as Model
 from .models.predictor import Predictor as Predictor
 from .models.store import load_model as load_model
 from .progress import Progress as Progress
+from .progress import progress_for as progress_for
 from .recommendations import Recommendations as Recommendations
 from .recommendations import recommend as recommend
 from .run import Run as Run

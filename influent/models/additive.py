@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from influent.models.batch import Batch
 from influent.models.config import ModelConfig
+from influent.models.loss import cross_entropy
 
 _LAG_KNOTS = 12
 _GAP_KNOTS = 16
@@ -59,11 +60,12 @@ class AdditiveModule(nn.Module):
 
     def _initialise(self) -> None:
         dim = self.item_out.embedding_dim
+        # Small vectors: a score begins at the bias, and what is learned first is popularity.
         for embedding in (self.item_in, self.action_in, *self.context_in):
-            nn.init.normal_(embedding.weight, std=dim**-0.5)
+            nn.init.normal_(embedding.weight, std=0.02)
             with torch.no_grad():
                 embedding.weight[embedding.padding_idx] = 0
-        nn.init.normal_(self.item_out.weight, std=dim**-0.5)
+        nn.init.normal_(self.item_out.weight, std=0.02)
         nn.init.normal_(self.project.weight, std=dim**-0.5)
         with torch.no_grad():
             # Heads begin as decays of different length: half the weight at lag 2, 4, 8 ….
@@ -104,6 +106,10 @@ class AdditiveModule(nn.Module):
     def scores(self, s_ND: Tensor) -> Tensor:
         """Return the score of every item, (N, I)."""
         return s_ND @ self.item_out.weight.T + self.bias
+
+    def loss(self, s_ND: Tensor, target_N: Tensor) -> Tensor:
+        """Return the mean cross-entropy of these targets over the full catalogue."""
+        return cross_entropy(s_ND, self.item_out.weight, self.bias, target_N)
 
     def contributions(self, batch: Batch) -> Tensor:
         """Return c_BTD for the batch's only question: ⟨c_j, q_i⟩ is the credit of event j for candidate i."""

@@ -84,7 +84,7 @@ class TrainConfig(_Checked):
     """Stop after this many epochs without a better validation NDCG@10."""
     batch_size: int = 64
     """Windows of events per step."""
-    learning_rate: float = 2e-3
+    learning_rate: float = 1e-2
     """Step size of AdamW."""
     weight_decay: float = 0.01
     """Decoupled weight decay of AdamW."""

@@ -7,31 +7,18 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.nn import functional
 
 from influent.errors import DataError
 from influent.models.batch import Batch
 from influent.models.config import TrainConfig
 from influent.progress import Progress
-
-
-class Scorer(Protocol):
-    """A module that turns a batch into states and states into scores."""
-
-    def states(self, batch: Batch) -> Tensor:
-        """Return s_BQD."""
-        ...
-
-    def scores(self, s_ND: Tensor) -> Tensor:
-        """Return the score of every item, (N, I)."""
-        ...
 
 
 @dataclass
@@ -63,6 +50,7 @@ def train_module(
     ends with the same weights as training that was not.
 
     Args:
+        module: has `states(batch)`, s_BQD, and `loss(states, targets)`, a mean over targets.
         batches: returns an epoch's batches, shuffled by the generator.
         judge: returns the validation score of the module as it is; higher is better.
         checkpoint: a file to write after every epoch, and to resume from if it is there and has this identity.
@@ -108,8 +96,7 @@ def _epoch(
         n = int(wanted.sum())
         if n == 0:
             continue
-        logits = module.scores(module.states(on_device)[wanted])  # type: ignore[operator]
-        loss = functional.cross_entropy(logits, on_device.target_BQ[wanted])
+        loss = module.loss(module.states(on_device)[wanted], on_device.target_BQ[wanted])
         if not torch.isfinite(loss):
             raise DataError(
                 "the training loss is not finite. Lower TrainConfig.learning_rate, or look for wild values in the log "

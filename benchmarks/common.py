@@ -1,0 +1,57 @@
+"""What every benchmark needs: the data's place, the machine in words, and results as JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+
+
+def data_set(name: str) -> Path:
+    """Return the folder of a data set: below `INFLUENT_DATA`, by default `../shared/data`."""
+    folder = Path(os.environ.get("INFLUENT_DATA", ROOT.parent / "shared" / "data")) / name
+    if not folder.is_dir():
+        raise SystemExit(f"no data set at {folder}. Set INFLUENT_DATA to the folder that holds {name}.")
+    return folder
+
+
+def write_result(name: str, content: dict[str, Any]) -> None:
+    """Write a result with what it was measured on, and print where."""
+    about = {
+        "measured": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": _git("rev-parse", "HEAD"),
+        "uncommitted_changes": bool(_git("status", "--porcelain", "--", "influent", "benchmarks/*.py")),
+        "machine": {
+            "processor": _processor(),
+            "cores": os.cpu_count(),
+            "system": f"{platform.system()} {platform.machine()}",
+            "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS"),
+        },
+        "versions": {
+            "python": platform.python_version(),
+            **{package: version(package) for package in ("influent", "torch", "numpy", "scipy", "duckdb", "pyarrow")},
+        },
+    }
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    path.write_text(json.dumps({**about, **content}, indent=2) + "\n")
+    print(f"written: {path.relative_to(ROOT)}")
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+    return done.stdout.strip()
+
+
+def _processor() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
