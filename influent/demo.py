@@ -141,9 +141,9 @@ def _show_truth(out: Console, ledger: Ledger, cause_event_id: np.ndarray) -> Non
     found = recover_causes(ledger, cause_event_id)
     out.print(
         f"{found.n_predictions:,} of the predicted events were caused by one of the events read. The largest credit "
-        f"goes to the true cause of {found.largest_credit:.1%} of them; always naming the latest event would be right for "
-        f"{found.latest_event:.1%}, naming one at random for {found.at_random:.1%}. A true cause has a larger credit "
-        f"than an event that is none with probability {found.auc:.3f} (by chance 0.5).",
+        f"goes to the true cause of {found.largest_credit:.1%} of them; always naming the latest event would be right "
+        f"for {found.latest_event:.1%}, naming one at random for {found.at_random:.1%}. A true cause has a larger "
+        f"credit than an event that is none with probability {found.auc:.3f} (by chance 0.5).",
         highlight=False,
     )
 

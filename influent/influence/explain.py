@@ -123,7 +123,7 @@ def _contrast_mixture(candidates: np.ndarray, rivals: np.ndarray, k: int) -> np.
     is_other = rivals[:, None, :] != candidates[:, :, None]
     chosen = is_other & (np.cumsum(is_other, axis=2) <= k)
     own = np.broadcast_to(np.eye(c), (n, c, c))
-    return np.concatenate([own, -chosen / k], axis=2)
+    return np.concatenate([own, -(chosen / k)], axis=2)
 
 
 def _mixed(credits: Credits, mixture: np.ndarray) -> Credits:

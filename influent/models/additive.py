@@ -19,13 +19,14 @@ from torch.nn import functional
 from influent.models.batch import Batch
 from influent.models.config import ModelConfig
 from influent.models.loss import cross_entropy
+from influent.models.module import SequenceModule
 
 _LAG_KNOTS = 12
 _GAP_KNOTS = 16
 _LONGEST_GAP_S = 4 * 365 * 86_400.0
 
 
-class AdditiveModule(nn.Module):
+class AdditiveModule(SequenceModule):
     """The weights of the additive model, and its two ways of being read: as states and as contributions."""
 
     def __init__(

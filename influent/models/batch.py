@@ -169,9 +169,9 @@ class Batcher:
             item_BT=_codes(item_BT, exists_BT, self._n_items),
             action_BT=_codes(action_BT, exists_BT, self._n_actions),
             numbers_BTF=torch.from_numpy(numbers_BTF),
-            lag_BQT=torch.from_numpy(np.ascontiguousarray(lag_BQT)),
+            lag_BQT=torch.tensor(lag_BQT),
             gap_BQT=gap_BQT,
-            mask_BQT=torch.from_numpy(np.ascontiguousarray(mask_BQT)),
+            mask_BQT=torch.tensor(mask_BQT),
             context_BC=torch.from_numpy(self._context_of(user_B)),
             target_BQ=torch.from_numpy(target_BQ.astype(np.int64)),
         )

@@ -93,7 +93,6 @@ class Predictor:
         self.scaling = fit_scaling(learned, self.model.scaling)
         self._context_values = _context_values(self.vocab, self.model.context)
         self._is_timed = train.time_us is not None
-        torch.manual_seed(self.train.seed)
         self._assemble(_device(self.train.device))
         self.log = train_module(
             self._module,
@@ -172,14 +171,18 @@ class Predictor:
         """Make the module and the batcher that the data and the settings call for."""
         n_values = tuple(len(values) for values in self._context_values.values())
         n_items, n_actions = self.vocab.n_items, len(self.vocab.actions)
-        self._module = AdditiveModule(
-            self.model,
-            n_items=n_items,
-            n_actions=n_actions,
-            n_numbers=len(self.scaling.names),
-            n_values=n_values,
-            is_timed=self._is_timed,
-        ).to(device)
+        # The first weights come from the seed, and the caller's random numbers go on as if nothing had happened.
+        with torch.random.fork_rng():
+            torch.manual_seed(self.train.seed)
+            module = AdditiveModule(
+                self.model,
+                n_items=n_items,
+                n_actions=n_actions,
+                n_numbers=len(self.scaling.names),
+                n_values=n_values,
+                is_timed=self._is_timed,
+            )
+        self._module = module.to(device)
         self._batcher = Batcher(
             n_items=n_items,
             n_actions=n_actions,

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from influent.errors import DataError
 from influent.models.batch import Batch
 from influent.models.config import TrainConfig
+from influent.models.module import SequenceModule
 from influent.progress import Progress
 
 
@@ -35,7 +36,7 @@ class TrainingLog:
 
 
 def train_module(
-    module: nn.Module,
+    module: SequenceModule,
     batches: Callable[[np.random.Generator], Iterator[Batch]],
     judge: Callable[[], float],
     config: TrainConfig,
@@ -50,7 +51,6 @@ def train_module(
     ends with the same weights as training that was not.
 
     Args:
-        module: has `states(batch)`, s_BQD, and `loss(states, targets)`, a mean over targets.
         batches: returns an epoch's batches, shuffled by the generator.
         judge: returns the validation score of the module as it is; higher is better.
         checkpoint: a file to write after every epoch, and to resume from if it is there and has this identity.
@@ -86,7 +86,7 @@ def train_module(
 
 
 def _epoch(
-    module: nn.Module, optimizer: torch.optim.Optimizer, batches: Iterator[Batch], device: torch.device
+    module: SequenceModule, optimizer: torch.optim.Optimizer, batches: Iterator[Batch], device: torch.device
 ) -> float:
     module.train()
     total, n_targets = 0.0, 0

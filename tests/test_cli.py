@@ -1,0 +1,158 @@
+"""The verbs, from a log to recommendations, as a person at a terminal meets them."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pyarrow.parquet as pq
+import pytest
+
+import influent
+from influent.demo import write_dirty_log
+
+SETTINGS = """
+[model]
+embedding_dim = 8
+n_heads = 2
+max_len = 10
+dropout = 0.1
+
+[train]
+epochs = 3
+"""
+COLUMNS = ("--user", "who", "--item", "what", "--time", "when", "--action", "did")
+
+
+def influent_command(*arguments, **options):
+    command = [sys.executable, "-c", "from influent.cli import main; main()", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, **options)
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("log")
+    world = influent.simulate_world(influent.WorldConfig(n_users=40, n_items=12, n_topics=2, horizon_days=30))
+    write_dirty_log(world, folder / "log.csv")
+    (folder / "settings.toml").write_text(SETTINGS)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(log):
+    folder = log / "run"
+    assert influent_command("clean", log / "log.csv", "--run", folder, *COLUMNS).returncode == 0
+    fitted = influent_command("fit", folder, "--config", log / "settings.toml")
+    assert fitted.returncode == 0, fitted.stderr
+    assert "fitted: additive on" in fitted.stdout
+    return folder
+
+
+def test_help_names_every_verb_and_does_not_import_torch():
+    check = "import sys; from influent.cli import app; print('torch' in sys.modules, 'duckdb' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", check], capture_output=True, text=True).stdout == "False False\n"
+    shown = influent_command("--help").stdout
+    assert all(verb in shown for verb in ("clean", "fit", "evaluate", "explain", "recommend", "demo"))
+
+
+def test_clean_says_what_was_dropped_and_why(log, tmp_path):
+    done = influent_command("clean", log / "log.csv", "--run", tmp_path / "run", *COLUMNS)
+    assert "it was done to nothing" in done.stdout
+    report = json.loads((tmp_path / "run" / "cleaning.json").read_text())
+    assert report["n_read"] == report["n_kept"] + sum(rule["n_dropped"] for rule in report["rules"])
+    assert report["n_kept"] == pq.read_metadata(tmp_path / "run" / "events.parquet").num_rows
+    assert done.stderr.startswith("clean: 6 of 6 in")  # a pipe gets plain lines
+
+
+def test_evaluate_stands_the_model_beside_popularity_and_counts(run):
+    done = influent_command("evaluate", run, "--seen", "keep", "--k", "5", "--k", "10")
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((run / "evaluation.json").read_text())["rows"]
+    assert list(rows) == ["additive", "popularity", "counts"]
+    assert "HR@5" in done.stdout
+
+
+def test_explain_writes_a_ledger_that_closes(run):
+    done = influent_command("explain", run)
+    assert done.returncode == 0, done.stderr
+    assert influent.Ledger.load(run).largest_gap() <= 1e-4
+    assert "sum (the model said" in done.stdout
+
+
+def test_explain_shows_one_users_moment_against_rivals(run):
+    user = pq.read_table(run / "events.parquet").column("user_id")[0].as_py()
+    done = influent_command("explain", run, "--user", user, "--item", "i003", "--contrast", "3", "--top", "2")
+    assert done.returncode == 0, done.stderr
+    assert "i003 against its 3 best rivals" in done.stdout
+    assert "all other events" in done.stdout
+
+
+def test_recommend_writes_lists_for_everyone(run):
+    done = influent_command("recommend", run, "--k", "3", "--seen", "keep")
+    assert done.returncode == 0, done.stderr
+    table = pq.read_table(run / "recommendations.parquet")
+    assert set(table.column("served_from").to_pylist()) == {"history"}
+    assert max(table.column("rank").to_pylist()) == 3
+
+
+def test_recommend_to_a_stranger_says_popularity(run):
+    done = influent_command("recommend", run, "--user", "nobody yet", "--k", "2")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("from popularity") == 2
+
+
+def test_recommend_from_events_handed_in(run, tmp_path):
+    (tmp_path / "basket.csv").write_text("who,what,when,did\nnew,i001,2024-02-01,purchase\n")
+    columns = ("--user-column", "who", "--item-column", "what", "--time-column", "when", "--action-column", "did")
+    done = influent_command("recommend", run, "--events", tmp_path / "basket.csv", *columns, "--k", "2")
+    assert done.returncode == 0, done.stderr
+    assert "for user new:" in done.stdout
+    assert "from events handed in" in done.stdout
+
+
+def test_a_counting_model_goes_the_same_way(log, tmp_path):
+    folder = tmp_path / "run"
+    influent_command("clean", log / "log.csv", "--run", folder, *COLUMNS)
+    assert influent_command("fit", folder, "--model", "ease", "--split", "0.8").returncode == 0
+    assert influent_command("evaluate", folder).returncode == 0
+    assert influent_command("recommend", folder).returncode == 0
+
+
+def test_the_whole_way_in_one_command(log, tmp_path):
+    settings = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = influent_command("demo", log / "log.csv", "--run", tmp_path / "run", *COLUMNS, env=settings)
+    assert done.returncode == 0, done.stderr
+    assert "The ledger closes" in done.stdout
+    assert {"events.parquet", "ledger.parquet", "recommendations.parquet"} <= set(os.listdir(tmp_path / "run"))
+
+
+def test_a_fit_that_is_killed_goes_on_where_it_stopped(log, tmp_path):
+    folder = tmp_path / "run"
+    influent_command("clean", log / "log.csv", "--run", folder, *COLUMNS)
+    before = sorted(os.listdir(folder))
+    command = [sys.executable, "-c", "from influent.cli import main; main()", "fit", str(folder), "--epochs", "500"]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    while process.poll() is None and not (folder / "checkpoint.safetensors").exists():
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    left = [name for name in sorted(os.listdir(folder)) if not name.endswith(".unfinished")]
+    assert left == sorted([*before, "checkpoint.safetensors"])
+    assert influent_command("evaluate", folder).returncode == 2  # there is no model yet
+    again = influent_command("fit", folder, "--epochs", "500")
+    assert again.returncode == 0, again.stderr
+    assert "resuming after epoch" in again.stderr
+
+
+def test_a_users_mistake_is_one_message_and_exit_code_2(run, tmp_path):
+    done = influent_command("fit", tmp_path / "nothing")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("influent: there is no run folder")
+    assert done.stderr.count("\n") == 1
+    assert "Traceback" in influent_command("--debug", "fit", tmp_path / "nothing").stderr
+    (tmp_path / "bad.toml").write_text("[trian]\nepochs = 1\n")
+    done = influent_command("fit", run, "--config", tmp_path / "bad.toml")
+    assert done.returncode == 2
+    assert "has the section [trian]" in done.stderr

@@ -1,0 +1,133 @@
+"""A run folder is replaced as a whole or not at all."""
+
+import json
+import os
+
+import pytest
+
+import influent
+from influent import run as run_module
+from influent.run import FORMAT_VERSION, Run, writing
+
+
+def write(folder, step, **files):
+    with writing(folder, step, {"made": step}) as new:
+        for name, text in files.items():
+            (new / f"{name}.parquet").write_text(text)
+
+
+def clean_step(folder, text="1"):
+    with writing(folder, "clean", {}) as new:
+        for name in ("events.parquet", "cleaning.json", "sequences.parquet", "vocab.parquet"):
+            (new / name).write_text(text)
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_step_that_fails_leaves_the_old_run_as_it_was(tmp_path):
+    clean_step(tmp_path / "run", "old")
+    before = {name: (tmp_path / "run" / name).read_text() for name in names(tmp_path / "run")}
+    with pytest.raises(RuntimeError), writing(tmp_path / "run", "clean", {}) as new:
+        (new / "events.parquet").write_text("new and half")
+        raise RuntimeError
+    assert {name: (tmp_path / "run" / name).read_text() for name in names(tmp_path / "run")} == before
+    assert [name for name in os.listdir(tmp_path) if "new" in name or "old" in name] == []
+
+
+def test_a_later_step_keeps_the_earlier_files_and_a_new_start_drops_the_later(tmp_path):
+    clean_step(tmp_path / "run")
+    write(tmp_path / "run", "recommend", recommendations="lists")
+    assert {"events.parquet", "recommendations.parquet"} <= set(names(tmp_path / "run"))
+    clean_step(tmp_path / "run", "again")
+    assert "recommendations.parquet" not in names(tmp_path / "run")
+    assert set(Run.open(tmp_path / "run").steps) == {"clean"}
+
+
+def test_a_step_never_writes_through_to_the_old_folders_files(tmp_path):
+    clean_step(tmp_path / "run", "old")
+    with pytest.raises(RuntimeError), writing(tmp_path / "run", "fit", {}) as new:
+        (new / "vocab.parquet").write_text("of the model")
+        raise RuntimeError
+    assert (tmp_path / "run" / "vocab.parquet").read_text() == "old"
+
+
+def test_steps_after_fit_stand_beside_each_other(tmp_path):
+    clean_step(tmp_path / "run")
+    write(tmp_path / "run", "recommend", recommendations="lists")
+    with writing(tmp_path / "run", "evaluate", {}) as new:
+        (new / "evaluation.json").write_text("{}")
+        (new / "evaluation.md").write_text("")
+    assert (tmp_path / "run" / "recommendations.parquet").read_text() == "lists"
+
+
+def test_a_replacement_killed_between_its_renames_is_put_right(tmp_path):
+    clean_step(tmp_path / "run", "old")
+    (tmp_path / "run").rename(tmp_path / ".run.old")
+    assert Run.open(tmp_path / "run").steps.keys() == {"clean"}
+    assert (tmp_path / "run" / "events.parquet").read_text() == "old"
+
+
+def test_a_replacement_killed_after_its_renames_leaves_no_rubbish(tmp_path):
+    clean_step(tmp_path / "run", "new")
+    (tmp_path / ".run.old").mkdir()
+    (tmp_path / ".run.new-killed").mkdir()
+    write(tmp_path / "run", "recommend", recommendations="lists")
+    assert sorted(os.listdir(tmp_path)) == [".run.lock", "run"]
+
+
+def test_a_kill_inside_the_swap_loses_nothing(tmp_path, monkeypatch):
+    clean_step(tmp_path / "run", "old")
+    monkeypatch.setattr(run_module.shutil, "rmtree", lambda *a, **k: None)
+    real, calls = run_module.Path.rename, []
+
+    def die_at_second(self, target):
+        calls.append(target)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return real(self, target)
+
+    monkeypatch.setattr(run_module.Path, "rename", die_at_second)
+    with pytest.raises(KeyboardInterrupt):
+        clean_step(tmp_path / "run", "new")
+    monkeypatch.undo()
+    assert Run.open(tmp_path / "run").require("clean") is not None
+    assert (tmp_path / "run" / "events.parquet").read_text() == "old"
+
+
+def test_a_folder_that_is_not_a_run_is_never_replaced(tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "cat.jpg").write_text("meow")
+    with pytest.raises(influent.RunFolderError, match="exists and is not a run folder. Choose another place"):
+        clean_step(tmp_path / "photos")
+    assert names(tmp_path / "photos") == ["cat.jpg"]
+    with pytest.raises(influent.RunFolderError, match=r"is not a run folder \(no run.json\)"):
+        Run.open(tmp_path / "photos")
+
+
+def test_an_empty_folder_may_become_a_run(tmp_path):
+    (tmp_path / "run").mkdir()
+    clean_step(tmp_path / "run")
+    assert Run.open(tmp_path / "run").require("clean")["settings"] == {}
+
+
+def test_a_run_from_a_newer_version_is_refused(tmp_path):
+    clean_step(tmp_path / "run")
+    content = json.loads((tmp_path / "run" / "run.json").read_text()) | {"format_version": FORMAT_VERSION + 1}
+    (tmp_path / "run" / "run.json").write_text(json.dumps(content))
+    with pytest.raises(influent.RunFolderError, match="was written by a newer version"):
+        Run.open(tmp_path / "run")
+    with pytest.raises(influent.RunFolderError, match="newer version"):
+        clean_step(tmp_path / "run")
+
+
+def test_a_missing_step_or_file_is_named(tmp_path):
+    with pytest.raises(influent.RunFolderError, match="there is no run folder"):
+        Run.open(tmp_path / "run")
+    clean_step(tmp_path / "run")
+    with pytest.raises(influent.RunFolderError, match=r"has no fit step yet. Run: influent fit"):
+        Run.open(tmp_path / "run").require("fit")
+    (tmp_path / "run" / "sequences.parquet").unlink()
+    with pytest.raises(influent.RunFolderError, match="lacks sequences.parquet"):
+        Run.open(tmp_path / "run").require("clean")
