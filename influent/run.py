@@ -68,7 +68,7 @@ class Run:
             raise RunFolderError(f"{folder} is not a run folder (no {_MANIFEST}). Name one that influent clean made.")
         try:
             content = json.loads(manifest.read_text())
-            version, steps = content["format_version"], content["steps"]
+            version, steps = int(content["format_version"]), dict(content["steps"])
         except (ValueError, KeyError, TypeError) as error:
             raise RunFolderError(f"{manifest} is damaged ({error}). Run influent clean again.") from error
         if version > FORMAT_VERSION:
@@ -104,7 +104,12 @@ def writing(folder: str | Path, step: str, settings: Mapping[str, Any]) -> Itera
         RunFolderError: something that is not a run folder is in the way.
     """
     folder = Path(folder).absolute()
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunFolderError(
+            f"{folder.parent} cannot be made: {error.strerror}. Choose another place: --run OTHER"
+        ) from error
     with _lock(folder):
         yield from _writing(folder, step, settings)
 

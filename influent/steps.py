@@ -89,7 +89,12 @@ def clean_log(
     )
     artefacts = find_artefacts(sequences)
     report = events.cleaning
-    settings = {"log": str(log), "columns": columns or {}, "rules": rules or {}, "versions": _versions()}
+    settings = {
+        "log": str(log) if isinstance(log, str | Path) else type(log).__name__,
+        "columns": columns or {},
+        "rules": rules or {},
+        "versions": _versions(),
+    }
     with writing(folder, "clean", settings) as new:
         engine.write_parquet(f"SELECT * FROM {events.name} ORDER BY event_id", new / "events.parquet")
         _write_json(new / "cleaning.json", {**report.to_dict(), "artefacts": artefacts.to_dict()})

@@ -20,7 +20,7 @@ class Artefacts:
     equal_times: float | None
     """Share of a user's consecutive events with equal times: between them, order is only the order of rows."""
     n_pairs: int
-    """Unordered pairs of different items that stand next to each other at least `min_pair_count` times."""
+    """Unordered pairs of different items that stand next to each other often enough."""
     one_way: float | None
     """Over these pairs, the mean share that goes the commoner way."""
     one_way_by_chance: float | None
@@ -28,6 +28,8 @@ class Artefacts:
     is the mark of rows sorted by item; far above it without ties, of a true sequence."""
     one_session_users: float | None
     """Share of users all of whose events follow each other within 30 minutes."""
+    min_pair_count: int = 5
+    """How often a pair must stand together to count."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the numbers, for JSON."""
@@ -40,11 +42,12 @@ class Artefacts:
             lines.append("The log has no times: order is row order, and gaps in time cannot be used.")
         else:
             lines.append(f"{self.equal_times:.1%} of consecutive events have equal times: their order is row order.")
+        if self.one_session_users is not None:
             lines.append(f"{self.one_session_users:.1%} of users have all their events in one session.")
         if self.one_way is not None:
             lines.append(
-                f"Adjacent item pairs seen 5 times or more ({self.n_pairs:,}) go the commoner way {self.one_way:.1%} "
-                f"of the time; coin flips would give {self.one_way_by_chance:.1%}."
+                f"Adjacent item pairs seen {self.min_pair_count} times or more ({self.n_pairs:,}) go the commoner way "
+                f"{self.one_way:.1%} of the time; coin flips would give {self.one_way_by_chance:.1%}."
             )
         return lines
 
@@ -54,7 +57,7 @@ def find_artefacts(sequences: Sequences, *, min_pair_count: int = 5) -> Artefact
     together = sequences.user_idx[1:] == sequences.user_idx[:-1]
     n_pairs, one_way, by_chance = _direction(sequences, together, min_pair_count)
     if sequences.time_us is None:
-        return Artefacts(None, n_pairs, one_way, by_chance, None)
+        return Artefacts(None, n_pairs, one_way, by_chance, None, min_pair_count)
     gaps = np.diff(sequences.time_us)[together]
     new_session = np.zeros(max(len(sequences) - 1, 0), bool)
     new_session[together] = gaps > _SESSION_GAP_US
@@ -65,7 +68,8 @@ def find_artefacts(sequences: Sequences, *, min_pair_count: int = 5) -> Artefact
         n_pairs=n_pairs,
         one_way=one_way,
         one_way_by_chance=by_chance,
-        one_session_users=float((breaks[has_events] == 0).mean()),
+        one_session_users=float((breaks[has_events] == 0).mean()) if has_events.any() else None,
+        min_pair_count=min_pair_count,
     )
 
 

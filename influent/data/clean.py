@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
 from typing import Any
 
+from influent.data.clock import DAY_US, FIRST_US, microseconds
 from influent.data.engine import Engine
 from influent.data.events import Events
 from influent.errors import ConfigError, DataError
 from influent.progress import Progress
-
-_DAY_US = 86_400_000_000
 
 
 @dataclass(frozen=True)
@@ -80,21 +77,26 @@ def clean(
         min_item_events: fewest events of an item.
 
     Raises:
-        ConfigError: a setting is outside its range.
+        ConfigError: a setting is outside its range, or needs times and the log is order-only.
         DataError: no event is left.
     """
     _check_at_least("min_user_events", min_user_events, 1)
     _check_at_least("min_item_events", min_item_events, 1)
     if max_events_per_day is not None:
         _check_at_least("max_events_per_day", max_events_per_day, 1)
-    if value_mads is not None and not value_mads > 0:
-        raise ConfigError(f"The 'value_mads' parameter of clean must be above 0. Got {value_mads!r} instead.")
+    if value_mads is not None and not (isinstance(value_mads, int | float) and 0 < value_mads < float("inf")):
+        raise ConfigError(
+            f"The 'value_mads' parameter of clean must be above 0 and finite. Got {value_mads!r} instead."
+        )
+    for name, value in (("time_range", time_range), ("max_events_per_day", max_events_per_day)):
+        if value is not None and not events.is_timed:
+            raise ConfigError(f"an order-only log has no times, so {name} cannot be kept to. Leave it out.")
     rules = _row_rules(events.is_timed, time_range)
     if drop_duplicates and events.is_timed:
         rules.append(_DUPLICATES)
     if value_mads is not None:
         rules.append(_value_outliers(value_mads))
-    if max_events_per_day is not None and events.is_timed:
+    if max_events_per_day is not None:
         rules.append(_too_fast(max_events_per_day))
     progress = progress or Progress()
     sieve = _Sieve(events.engine, events.name)
@@ -122,9 +124,11 @@ def _cleaned(events: Events, sieve: _Sieve, counts: Sequence[RuleCount]) -> Even
         notes=events.notes,
     )
     if not report.n_kept:
-        dropped = ", ".join(f"{count.name} {count.n_dropped:,}" for count in counts if count.n_dropped)
+        by_most = sorted(counts, key=lambda count: -count.n_dropped)
+        dropped = ", ".join(f"{count.name} {count.n_dropped:,}" for count in by_most if count.n_dropped)
         raise DataError(
-            f"cleaning left none of {report.n_read:,} events ({dropped}). Loosen the rule that dropped most."
+            f"cleaning left none of {report.n_read:,} events ({dropped}). Most fell to {by_most[0].name} "
+            f"({by_most[0].why}): loosen that rule, or mend the log."
         )
     return replace(events, name=kept, cleaning=report)
 
@@ -169,8 +173,8 @@ def _row_rules(is_timed: bool, time_range: tuple[str, str] | None) -> list[Rule]
     ]
     if is_timed:
         rules.append(_drop_where("unreadable_time", "its place in the order is unknown", "time_us IS NULL"))
-    if is_timed and time_range is not None:
-        first, last = (_microseconds(text) for text in time_range)
+    if time_range is not None:
+        first, last = (microseconds(text) for text in time_range)
         if first >= last:
             raise ConfigError(f"time_range must begin before it ends. Got {time_range[0]} to {time_range[1]}.")
         outside = f"time_us < {first} OR time_us >= {last}"
@@ -203,19 +207,21 @@ def _value_outliers(n_mads: float) -> Rule:
         "value_outlier",
         f"further than {n_mads:g} median absolute deviations from the median",
         f"""
-        SELECT event_id FROM {{events}}, (SELECT median(value) AS middle, mad(value) AS spread FROM {{events}})
-        WHERE abs(value - middle) > {n_mads} * spread AND spread > 0
+        SELECT e.event_id
+        FROM {{events}} AS e, (SELECT median(value) AS middle, mad(value) AS spread FROM {{events}}) AS v
+        WHERE abs(e.value - v.middle) > {n_mads} * v.spread AND v.spread > 0
         """,
     )
 
 
 def _too_fast(max_per_day: int) -> Rule:
+    day = f"(time_us - {FIRST_US}) // {DAY_US}"  # counted from the first of days: // cuts towards zero
     return Rule(
         "inhuman_rate",
         f"its user has more than {max_per_day:,} events on one day",
         f"""
         SELECT event_id FROM {{events}} WHERE user_id IN (
-            SELECT user_id FROM {{events}} GROUP BY user_id, time_us // {_DAY_US} HAVING count(*) > {max_per_day}
+            SELECT user_id FROM {{events}} GROUP BY user_id, {day} HAVING count(*) > {max_per_day}
         )
         """,
     )
@@ -237,16 +243,6 @@ def _k_core(min_user_events: int, min_item_events: int) -> list[Rule]:
     ]
 
 
-def _microseconds(text: str) -> int:
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise ConfigError(f"{text!r} is no ISO 8601 time. Write 2024-03-01 or 2024-03-01T12:00:00Z.") from error
-    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    # Whole seconds and microseconds apart: a float of both would round.
-    return math.floor(moment.replace(microsecond=0).timestamp()) * 1_000_000 + moment.microsecond
-
-
 def _check_at_least(name: str, value: int, least: int) -> None:
-    if not isinstance(value, int) or value < least:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise ConfigError(f"The {name!r} parameter of clean must be an int in the range [{least}, inf). Got {value!r}.")

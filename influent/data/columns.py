@@ -9,15 +9,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from influent import schema
+from influent.data.clock import FIRST_US, LAST_US
 from influent.data.engine import Engine, quoted
 from influent.data.source import ROW, RawTable
 from influent.errors import ConfigError, SchemaError, nearest
 
 TimeUnit = Literal["s", "ms", "us", "ns"]
 
-_INTEGERS = {"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "HUGEINT"}
-_FLOATS = {"FLOAT", "DOUBLE"}
-_CLOCKS = {"TIMESTAMP", "TIMESTAMP_S", "TIMESTAMP_MS", "TIMESTAMP_NS", "DATE"}
+_WIDE = {"UBIGINT", "HUGEINT", "UHUGEINT"}
+_INTEGERS = {"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER"} | _WIDE
+_FLOATS = {"FLOAT": 24, "DOUBLE": 53}
+"""With the bits of their fraction: beyond 2 to that power, not every integer has a float of its own."""
+_CLOCKS = {"TIMESTAMP", "TIMESTAMP_S", "TIMESTAMP_MS", "DATE"}
 _ZONE = r":.*(Z|z|[+-]\d{2}(:?\d{2})?)$"  # after a clock time: the day of 2024-01-05 is no zone
 _UNIT_NAMES = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
 
@@ -65,19 +69,22 @@ def read_id(engine: Engine, raw: RawTable, name: str) -> Reading:
     """Read ids as integers or strings, whichever the caller wrote; empty ones become null.
 
     A text column holds integers only if every id is written as an integer prints, so `007` stays a string.
+    Integers beyond 64 bits are kept as strings.
 
     Raises:
         SchemaError: the column mixes types, or holds something that is neither an integer nor a string.
     """
     kind, column = raw.columns[name], quoted(name)
-    if kind in _INTEGERS - {"UBIGINT", "HUGEINT"}:
+    if kind == "JSON" or name in raw.mixed:
+        return _read_mixed_id(engine, raw, name)
+    if kind in _WIDE or (kind.startswith("DECIMAL") and kind.endswith(",0)")):
+        return _read_wide_id(engine, raw, name)
+    if kind in _INTEGERS:
         return Reading(f"CAST({column} AS BIGINT)")
     if kind in _FLOATS:
         return _read_float_id(engine, raw, name)
-    if kind == "JSON":
-        raise SchemaError(_mixed(engine, raw, name))
     if kind == "UUID" or kind.startswith("ENUM"):
-        return Reading(f"CAST({column} AS VARCHAR)")
+        return Reading(f"nullif(CAST({column} AS VARCHAR), '')")
     if kind != "VARCHAR":
         raise SchemaError(f"the column {name!r} of {raw.label} holds {kind}; ids must be integers or strings.")
     if raw.is_text and _is_canonical_integer(engine, raw, column):
@@ -92,36 +99,60 @@ def _is_canonical_integer(engine: Engine, raw: RawTable, column: str) -> bool:
 
 def _read_float_id(engine: Engine, raw: RawTable, name: str) -> Reading:
     """Whole numbers stored as floats are what frames make of integers with gaps; NaN there is a gap."""
-    column = quoted(name)
-    whole = f"CASE WHEN isfinite({column}) THEN TRY_CAST({column} AS BIGINT) END"
+    column, n_bits = quoted(name), _FLOATS[raw.columns[name]]
     broken = engine.row(
         f"SELECT count(*) AS n, min({column}) AS example FROM {raw.name} "
-        f"WHERE NOT isnan({column}) AND {whole} IS DISTINCT FROM {column}"
+        f"WHERE NOT isnan({column}) AND ({column} <> trunc({column}) OR abs({column}) > {2**n_bits})"
     )
     if broken["n"]:
         raise SchemaError(
-            f"the column {name!r} of {raw.label} holds {broken['n']} ids that are not whole numbers, for example "
-            f"{broken['example']}. Ids must be integers or strings."
+            f"the column {name!r} of {raw.label} holds floats, and {broken['n']} of them are not whole numbers up to "
+            f"2^{n_bits}, for example {broken['example']}. Ids must be integers or strings."
         )
+    whole = f"CASE WHEN NOT isnan({column}) THEN CAST({column} AS BIGINT) END"
     return Reading(whole, (f"{name}: whole numbers stored as floats were read as integers.",))
 
 
-def _mixed(engine: Engine, raw: RawTable, name: str) -> str:
+def _read_wide_id(engine: Engine, raw: RawTable, name: str) -> Reading:
     column = quoted(name)
-    kind = f"CASE json_type({column}) WHEN 'VARCHAR' THEN 'strings' WHEN 'NULL' THEN NULL ELSE 'numbers or others' END"
-    kinds = engine.row(f"SELECT string_agg(DISTINCT {kind}, ' and ') AS kinds FROM {raw.name}")["kinds"]
-    return (
+    fit = f"count(*) FILTER ({column} IS NOT NULL AND TRY_CAST({column} AS BIGINT) IS NULL) = 0"
+    if engine.row(f"SELECT {fit} AS yes FROM {raw.name}")["yes"]:
+        return Reading(f"CAST({column} AS BIGINT)")
+    return Reading(f"CAST({column} AS VARCHAR)", (f"{name}: integers beyond 64 bits were read as strings.",))
+
+
+def _read_mixed_id(engine: Engine, raw: RawTable, name: str) -> Reading:
+    """Refuse ids of several types, or of one that is none for ids; a column without any id holds no type at all."""
+    column, kinds = quoted(name), "strings and numbers"
+    if name not in raw.mixed:
+        kind = f"CASE json_type({column}) WHEN 'VARCHAR' THEN 'strings' WHEN 'OBJECT' THEN 'objects' "
+        kind += "WHEN 'ARRAY' THEN 'lists' WHEN 'BOOLEAN' THEN 'booleans' WHEN 'NULL' THEN NULL ELSE 'numbers' END"
+        kinds = engine.row(
+            f"SELECT string_agg(kind, ' and ' ORDER BY kind DESC) AS kinds FROM (SELECT DISTINCT {kind} AS kind "
+            f"FROM {raw.name})"
+        )["kinds"]
+    if kinds is None:
+        return Reading("CAST(NULL AS VARCHAR)")
+    if " and " not in kinds:
+        raise SchemaError(f"the column {name!r} of {raw.label} holds {kinds}; ids must be integers or strings.")
+    raise SchemaError(
         f"the column {name!r} of {raw.label} mixes types ({kinds}), so 1 and '1' could be the same id or two. "
         "Write all ids as strings or all as integers."
     )
 
 
-def read_text(name: str | None, otherwise: str | None = None) -> Reading:
+def read_text(raw: RawTable, name: str | None, otherwise: str | None = None) -> Reading:
     """Read a label (action, scene) as a string; `otherwise` stands in where the log says nothing."""
     default = "NULL" if otherwise is None else f"'{otherwise}'"
     if name is None:
         return Reading(f"CAST({default} AS VARCHAR)")
-    return Reading(f"coalesce(CAST({quoted(name)} AS VARCHAR), {default})")
+    return Reading(f"coalesce(nullif({_as_text(raw, name)}, ''), {default})")
+
+
+def _as_text(raw: RawTable, name: str) -> str:
+    column = quoted(name)
+    # The JSON of a string has quotes around it.
+    return f"json_extract_string({column}, '$')" if raw.columns[name] == "JSON" else f"CAST({column} AS VARCHAR)"
 
 
 def read_number(engine: Engine, raw: RawTable, name: str | None) -> Reading:
@@ -129,11 +160,11 @@ def read_number(engine: Engine, raw: RawTable, name: str | None) -> Reading:
     if name is None:
         return Reading("CAST(NULL AS DOUBLE)")
     column, kind = quoted(name), raw.columns[name]
-    if kind in _INTEGERS | _FLOATS | {"BOOLEAN"} or kind.startswith("DECIMAL"):
+    if kind in _INTEGERS | _FLOATS.keys() | {"BOOLEAN"} or kind.startswith("DECIMAL"):
         return Reading(f"CAST({column} AS DOUBLE)")
     if kind not in {"VARCHAR", "JSON"}:
         raise SchemaError(f"the column {name!r} of {raw.label} holds {kind}; numbers are needed.")
-    text = f"json_extract_string({column}, '$')" if kind == "JSON" else column
+    text = _as_text(raw, name)
     broken = _first_unreadable(engine, raw, text, f"TRY_CAST({text} AS DOUBLE)")
     notes = () if broken is None else (f"{name}: {broken}; cleaning drops them as non-finite.",)
     return Reading(f"CASE WHEN {text} <> '' THEN coalesce(TRY_CAST({text} AS DOUBLE), 'NaN'::DOUBLE) END", notes)
@@ -143,7 +174,8 @@ def read_time(engine: Engine, raw: RawTable, name: str, unit: TimeUnit | None) -
     """Read a column as microseconds since 1970 in UTC, or return None where every row is null.
 
     Texts are ISO 8601, or numbers written out. Numbers are seconds, milliseconds, microseconds or nanoseconds:
-    the median decides for the whole column (below 10^11 seconds, 10^14 milliseconds, 10^17 microseconds).
+    the median decides for the whole column (below 10^11 seconds, 10^14 milliseconds, 10^17 microseconds), except
+    in a column called `time_us`. Times finer than a microsecond are cut, times outside the years 1 to 9999 are null.
 
     Args:
         unit: what numbers count; by default decided by their magnitude.
@@ -155,14 +187,19 @@ def read_time(engine: Engine, raw: RawTable, name: str, unit: TimeUnit | None) -
     if unit is not None and unit not in get_args(TimeUnit):
         raise ConfigError(f"The 'time_unit' parameter must be one of {', '.join(get_args(TimeUnit))}. Got {unit!r}.")
     column, kind = quoted(name), raw.columns[name]
-    text = f"json_extract_string({column}, '$')" if kind == "JSON" else column
+    unit = unit or ("us" if name == schema.TIME_US else None)
+    text = _as_text(raw, name) if kind == "JSON" else column
     if not engine.row(f"SELECT count({text}) AS n FROM {raw.name}")["n"]:
         return None
+    zoneless = (f"{name}: times carry no zone; read as UTC.",)
     if kind == "TIMESTAMP WITH TIME ZONE":
-        return Reading(f"epoch_us({column})")
+        return _checked_time(engine, raw, name, column, f"epoch_us({column})", ())
     if kind in _CLOCKS:
-        return Reading(f"epoch_us(CAST({column} AS TIMESTAMP))", (f"{name}: times carry no zone; read as UTC.",))
-    if kind in _INTEGERS | _FLOATS or kind.startswith("DECIMAL"):
+        return _checked_time(engine, raw, name, column, f"epoch_us(CAST({column} AS TIMESTAMP))", zoneless)
+    if kind in {"TIMESTAMP_NS", "TIMESTAMPTZ_NS"}:  # a cast to microseconds would round
+        notes = zoneless if kind == "TIMESTAMP_NS" else ()
+        return _checked_time(engine, raw, name, column, f"epoch_ns({column}) // 1000", notes)
+    if kind in _INTEGERS | _FLOATS.keys() or kind.startswith("DECIMAL"):
         return _read_numeric_time(engine, raw, name, column, unit)
     if kind not in {"VARCHAR", "JSON"}:
         raise SchemaError(f"the column {name!r} of {raw.label} holds {kind}; times or numbers are needed.")
@@ -175,7 +212,7 @@ def read_time(engine: Engine, raw: RawTable, name: str, unit: TimeUnit | None) -
         return _read_numeric_time(engine, raw, name, text, unit)
     zone = (f"{name}: {counts['zoneless']:,} times carry no zone; read as UTC.",) if counts["zoneless"] else ()
     instant = f"TRY_CAST({text} AS TIMESTAMPTZ)"
-    return _checked_time(engine, raw, name, text, f"CASE WHEN isfinite({instant}) THEN epoch_us({instant}) END", zone)
+    return _checked_time(engine, raw, name, text, f"epoch_us({instant})", zone)
 
 
 def _read_numeric_time(engine: Engine, raw: RawTable, name: str, column: str, unit: TimeUnit | None) -> Reading:
@@ -207,15 +244,17 @@ def _read_numeric_time(engine: Engine, raw: RawTable, name: str, column: str, un
 
 
 def _checked_time(engine: Engine, raw: RawTable, name: str, column: str, sql: str, notes: tuple[str, ...]) -> Reading:
-    broken = _first_unreadable(engine, raw, column, sql)
+    bounded = f"CASE WHEN ({sql}) BETWEEN {FIRST_US} AND {LAST_US} THEN {sql} END"
+    broken = _first_unreadable(engine, raw, column, bounded)
     if broken is None:
-        return Reading(sql, notes)
-    if not engine.row(f"SELECT count({sql}) AS n FROM {raw.name}")["n"]:
+        return Reading(sql, notes)  # the same, and computed once a row
+    if not engine.row(f"SELECT count({bounded}) AS n FROM {raw.name}")["n"]:
         raise SchemaError(
             f"no time in the column {name!r} of {raw.label} can be read: {broken}. Times are ISO 8601 "
-            "(2024-03-01T12:00:00Z), dates, or seconds, milliseconds, microseconds or nanoseconds since 1970."
+            "(2024-03-01T12:00:00Z), dates, or seconds, milliseconds, microseconds or nanoseconds since 1970 (name "
+            "which with time_unit=), in the years 1 to 9999."
         )
-    return Reading(sql, (*notes, f"{name}: {broken}; cleaning drops them."))
+    return Reading(bounded, (*notes, f"{name}: {broken}; cleaning drops them."))
 
 
 def _first_unreadable(engine: Engine, raw: RawTable, column: str, sql: str) -> str | None:

@@ -91,6 +91,7 @@ def read_events(
     Raises:
         DataError: the source is missing, empty or damaged.
         SchemaError: a column is missing, or holds what it should not.
+        ConfigError: `time_unit` or `delimiter` is none.
 
     Example:
         >>> log = pa.table({"uid": [7, 7], "sku": ["a", "b"], "at": ["2024-01-01", "2024-01-02"]})
@@ -115,10 +116,10 @@ def read_events(
         schema.EVENT_ID: Reading(ROW),
         schema.USER_ID: user_id,
         schema.ITEM_ID: read_id(engine, raw, item),
-        schema.ACTION: read_text(action, schema.DEFAULT_ACTION),
+        schema.ACTION: read_text(raw, action, schema.DEFAULT_ACTION),
         schema.TIME_US: clock or Reading("CAST(NULL AS BIGINT)"),
         schema.VALUE: read_number(engine, raw, value),
-        schema.SCENE: read_text(scene),
+        schema.SCENE: read_text(raw, scene),
         schema.SOURCE_USER_ID: (
             read_id(engine, raw, source_user) if source_user else Reading(f"CASE WHEN false THEN {user_id.sql} END")
         ),
@@ -128,23 +129,30 @@ def read_events(
         why = "no time was named" if time is None else f"{time} is empty in every row"
         notes.append(f"order-only log: {why}; events follow each other in the order of the rows.")
     used = {user, item, time, action, value, scene, source_user}
-    context, renamed = _context(raw, used)
+    context, renamed = _others(raw, used, schema.EVENT_COLUMNS)
     columns = [f"{reading.sql} AS {name}" for name, reading in readings.items()] + context
     name = engine.create_view(f"SELECT {', '.join(columns)} FROM {raw.name}", "events")
     return Events(engine=engine, name=name, is_timed=clock is not None, notes=(*notes, *renamed))
 
 
-def _context(raw: RawTable, used: set[str | None]) -> tuple[list[str], list[str]]:
+def _others(raw: RawTable, used: set[str | None], ours: tuple[str, ...]) -> tuple[list[str], list[str]]:
     """Keep every other column; one whose name is ours gets a name of its own."""
     selected, notes = [], []
+    taken = {*ours, *(name.lower() for name in raw.columns)}
     for name in raw.columns:
         if name in used:
             continue
-        if name.lower() in schema.EVENT_COLUMNS:
-            selected.append(f"{quoted(name)} AS {quoted(name + '_in_log')}")
-            notes.append(f"{name}: kept as context under the name {name}_in_log.")
-        else:
-            selected.append(quoted(name))
+        # Parquet has no type for a length of time, which an interval is.
+        column = f"CAST({quoted(name)} AS VARCHAR)" if raw.columns[name] == "INTERVAL" else quoted(name)
+        if name.lower() not in ours:
+            selected.append(f"{column} AS {quoted(name)}")
+            continue
+        kept = name
+        while kept.lower() in taken:
+            kept += "_in_log"
+        taken.add(kept.lower())
+        selected.append(f"{column} AS {quoted(kept)}")
+        notes.append(f"{name}: kept under the name {kept}.")
     return selected, notes
 
 
@@ -179,14 +187,14 @@ def _read_features(source: Any, name: str | None, canonical: str, argument: str,
     raw = open_source(engine, source, delimiter=delimiter)
     name = require_column(raw, name, canonical, argument)
     reading = read_id(engine, raw, name)
-    others = [quoted(column) for column in raw.columns if column != name and column.lower() != canonical]
+    others, renamed = _others(raw, {name}, (canonical,))
     selected = ", ".join([f"{reading.sql} AS {canonical}", *others])
     table = engine.arrow(f"SELECT {selected} FROM {raw.name} WHERE {reading.sql} IS NOT NULL ORDER BY {ROW}")
     ids = table.column(canonical)
     if len(ids.unique()) < len(ids):
         twice = next(row["values"] for row in ids.value_counts().to_pylist() if row["counts"] > 1)
         raise SchemaError(f"{raw.label} has {canonical} {twice!r} more than once. One row per id is needed.")
-    return Features(table, reading.notes)
+    return Features(table, (*reading.notes, *renamed))
 
 
 def read_edges(
@@ -213,6 +221,6 @@ def read_edges(
         schema.TARGET_USER_ID: require_column(raw, target_user, schema.TARGET_USER_ID, "target_user"),
     }
     columns = [f"{read_id(engine, raw, name).sql} AS {ours}" for ours, name in ends.items()]
-    columns.append(f"{read_text(find_column(raw, kind, (schema.KIND,), 'kind')).sql} AS {schema.KIND}")
+    columns.append(f"{read_text(raw, find_column(raw, kind, (schema.KIND,), 'kind')).sql} AS {schema.KIND}")
     columns.append(f"{clock.sql if clock else 'CAST(NULL AS BIGINT)'} AS {schema.TIME_US}")
     return engine.arrow(f"SELECT {', '.join(columns)} FROM {raw.name} ORDER BY {ROW}")

@@ -10,7 +10,7 @@ import numpy as np
 
 from influent.data.sequences import Sequences
 from influent.data.vocab import UNKNOWN
-from influent.errors import ConfigError, LeakageError, UnknownIdError
+from influent.errors import ConfigError, LeakageError
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -112,15 +112,14 @@ def moments_at(sequences: Sequences, user_ids: Sequence[Any], time_us: Sequence[
     """Return the moments of these users at these times: events at or after the time are not in the history.
 
     Raises:
-        ConfigError: the log is order-only.
+        ConfigError: the log is order-only, or there is not one time for each user.
         UnknownIdError: a user is not in the log.
     """
     if sequences.time_us is None:
         raise ConfigError("an order-only log has no moments in time. Use latest_moments(sequences).")
-    users = sequences.vocab.users.require_idx(user_ids).astype(np.int32)
-    if (users >= sequences.n_users).any():
-        raise UnknownIdError("a user has no events in these sequences.")
-    moments = np.asarray(time_us, np.int64)
+    users, moments = sequences.vocab.users.require_idx(user_ids).astype(np.int32), np.asarray(time_us, np.int64)
+    if users.shape != moments.shape:
+        raise ConfigError(f"moments_at needs one time for each user. Got {users.size} users and {moments.size} times.")
     start, end = sequences.offsets[users], sequences.offsets[users + 1]
     stop = _first_not_before(sequences.time_us, start, end, moments)
     return Moments(sequences=sequences, user_idx=users, start=start, stop=stop, target_stop=stop, time_us=moments)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -57,16 +57,19 @@ def fit_scaling(train: Sequences, method: Method = "standard") -> Scaling:
         # A column without a number in the training part has no centre; it becomes 0 below.
         warnings.simplefilter("ignore", RuntimeWarning)
         numbers = train.numbers.astype(np.float64)
-        if method == "standard":
+        if method not in get_args(Method):
+            raise ConfigError(f"The scaling method must be 'standard', 'minmax' or 'robust'. Got {method!r} instead.")
+        if numbers.size == 0:
+            center = spread = np.zeros(numbers.shape[1])
+        elif method == "standard":
             center, spread = np.nanmean(numbers, axis=0), np.nanstd(numbers, axis=0)
         elif method == "minmax":
             center, spread = np.nanmin(numbers, axis=0, initial=np.inf), np.nanmax(numbers, axis=0, initial=-np.inf)
             spread = spread - center
-        elif method == "robust":
+        else:
             low, center, high = np.nanquantile(numbers, [0.25, 0.5, 0.75], axis=0)
             spread = high - low
-        else:
-            raise ConfigError(f"The scaling method must be 'standard', 'minmax' or 'robust'. Got {method!r} instead.")
     center = np.where(np.isfinite(center), center, 0.0)
-    spread = np.where(np.isfinite(spread) & (spread > 0), spread, 1.0)
+    # The deviation of equal numbers is a rounding error, seldom 0.
+    spread = np.where(np.isfinite(spread) & (spread > 1e-12 * np.abs(center)), spread, 1.0)
     return Scaling(method, train.number_names, tuple(center.tolist()), tuple(spread.tolist()))

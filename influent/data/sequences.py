@@ -16,9 +16,12 @@ import pyarrow.parquet as pq
 from influent import schema
 from influent.data.engine import quoted
 from influent.data.events import Events, Features
-from influent.data.vocab import Ids, Vocab, align
+from influent.data.vocab import Ids, Vocab, align, id_array, read_saved
 from influent.errors import DataError, SchemaError, nearest
 from influent.progress import Progress
+
+_NOT_NUMBERS = {*schema.EVENT_COLUMNS, "user_idx", "item_idx", "action_idx"} - {schema.VALUE}
+"""What has another meaning among the columns of events or of `sequences.parquet`."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -58,10 +61,13 @@ class Sequences:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Return a hash of the events and their order: equal if and only if the sequences are."""
-        digest = hashlib.sha256()
+        """Return a hash of the ids, the events and their order; from which rows of a log they come is not in it."""
+        digest = hashlib.sha256(repr((self.time_us is None, self.number_names)).encode())
         for ids in (self.vocab.users.ids, self.vocab.items.ids, self.vocab.actions.ids):
-            digest.update(np.asarray(ids.cast(pa.string()), dtype="U").tobytes())
+            texts = ids.cast(pa.string()).to_pylist()
+            # Lengths first, so that "ab", "c" and "a", "bc" differ.
+            digest.update(repr((pa.types.is_integer(ids.type), [len(text or "") for text in texts])).encode())
+            digest.update("".join(text or "" for text in texts).encode())
         for column in (self.offsets, self.item_idx, self.action_idx, self.time_us, self.numbers):
             digest.update(b"" if column is None else np.ascontiguousarray(column).tobytes())
         return digest.hexdigest()[:12]
@@ -82,7 +88,7 @@ class Sequences:
 
     def with_users(self, user_ids: Sequence[Any]) -> Sequences:
         """Return the same sequences with these users, who have no events, behind the others."""
-        vocab = self.vocab.with_users(pa.array(user_ids))
+        vocab = self.vocab.with_users(id_array(user_ids))
         offsets = np.concatenate([self.offsets, np.full(len(vocab.users) - self.n_users, self.offsets[-1])])
         return replace(self, vocab=vocab, offsets=offsets)
 
@@ -106,8 +112,12 @@ class Sequences:
 
     @classmethod
     def load(cls, folder: Path) -> Sequences:
-        """Read what `save` wrote."""
-        table, vocab = pq.read_table(folder / "sequences.parquet"), Vocab.load(folder)
+        """Read what `save` wrote.
+
+        Raises:
+            RunFolderError: a file is missing or damaged.
+        """
+        table, vocab = read_saved(folder / "sequences.parquet"), Vocab.load(folder)
         names = tuple(table.column_names[5:])
         is_timed = table.column(schema.TIME_US).null_count == 0
         numbers = [table.column(name).to_numpy() for name in names]
@@ -138,19 +148,20 @@ def build_sequences(
     Args:
         items: what is known about the items (titles for reasons).
         users: what is known about the users (features for context lines).
-        numbers: numeric columns of the log that belong to an event's vector; one without any number is left out.
+        numbers: numeric columns of the log that belong to an event's vector. One without any number is left out,
+            unless a vocabulary is given. What is not finite, or too large for a float32, counts as missing.
         vocab: ids of an earlier log, to read these events by. Items and actions it does not hold become
-            `UNKNOWN`; users it does not hold are added behind its own.
+            `UNKNOWN`; users it does not hold are added behind its own. Ids of another type are compared as text.
 
     Raises:
-        SchemaError: the log has no such numeric column.
+        SchemaError: the log has no such numeric column, or it is named twice or as a column of ours.
         DataError: an event lacks its user or item, which `clean` would have dropped.
     """
     progress = progress or Progress()
     _check_clean(events)
+    names = _number_names(events, numbers, keep_all=vocab is not None)
     with progress.track("sequences", len(events)) as advance:
         vocab = _vocab(events, vocab, items, users)
-        names = _number_names(events, numbers)
         columns = _sorted_columns(events, vocab, names, advance)
     counts = np.bincount(columns.pop("user_idx"), minlength=len(vocab.users))
     time_us = columns.pop(schema.TIME_US)
@@ -197,13 +208,18 @@ def _distinct(events: Events, column: str) -> pa.Array:
     return table.column(column).combine_chunks()
 
 
-def _number_names(events: Events, names: Sequence[str]) -> tuple[str, ...]:
-    there = events.engine.columns(events.name)
+def _number_names(events: Events, names: Sequence[str], *, keep_all: bool) -> tuple[str, ...]:
+    there = [name for name in events.engine.columns(events.name) if name not in _NOT_NUMBERS]
     for name in names:
         if name not in there:
-            raise SchemaError(f"events have no column {name!r}. They have: {', '.join(there)}.{nearest(name, there)}")
-    if not names:
-        return ()
+            raise SchemaError(
+                f"events have no column {name!r} that could be a number. They have: {', '.join(there)}."
+                f"{nearest(name, there)}"
+            )
+    if len(set(names)) < len(names):
+        raise SchemaError(f"the numbers {', '.join(names)} name a column twice.")
+    if keep_all or not names:
+        return tuple(names)
     counts = ", ".join(f"count(TRY_CAST({quoted(name)} AS DOUBLE)) AS {quoted(name)}" for name in names)
     found = events.engine.row(f"SELECT {counts} FROM {events.name}")
     return tuple(name for name in names if found[name])
@@ -212,27 +228,34 @@ def _number_names(events: Events, names: Sequence[str]) -> tuple[str, ...]:
 def _sorted_columns(events: Events, vocab: Vocab, numbers: tuple[str, ...], advance: object) -> dict[str, np.ndarray]:
     """Fetch the columns in order, batch by batch, into arrays made once."""
     engine, n = events.engine, len(events)
+    kinds = engine.columns(events.name)
     keys = {"user_idx": (schema.USER_ID, vocab.users), "item_idx": (schema.ITEM_ID, vocab.items)}
     keys |= {"action_idx": (schema.ACTION, vocab.actions)}
     joins, selected = [], []
+    # A log may have columns of any name, so every column is named with its table.
     for name, (column, ids) in keys.items():
-        table = engine.register(pa.table({column: ids.ids, name: np.arange(len(ids), dtype=np.int32)}))
-        joins.append(f"LEFT JOIN {table} USING ({column})")
-        selected.append(f"coalesce({name}, -1) AS {name}")
-    selected += [schema.EVENT_ID, f"coalesce({schema.TIME_US}, 0) AS {schema.TIME_US}"]
-    selected += [f"CAST(TRY_CAST({quoted(name)} AS DOUBLE) AS FLOAT) AS {quoted(name)}" for name in numbers]
+        table = engine.register(pa.table({"id": ids.ids, "idx": np.arange(len(ids), dtype=np.int32)}))
+        sides = f"e.{column}", f"{table}.id"
+        if kinds[column] != engine.columns(table)["id"]:
+            sides = f"CAST({sides[0]} AS VARCHAR)", f"CAST({sides[1]} AS VARCHAR)"
+        joins.append(f"LEFT JOIN {table} ON {sides[0]} = {sides[1]}")
+        selected.append(f"coalesce({table}.idx, -1) AS {name}")
+    selected += [f"e.{schema.EVENT_ID}", f"coalesce(e.{schema.TIME_US}, 0) AS {schema.TIME_US}"]
+    for place, name in enumerate(numbers):
+        number = f"TRY_CAST(e.{quoted(name)} AS DOUBLE)"
+        selected.append(f"CASE WHEN isfinite({number}) THEN TRY_CAST({number} AS FLOAT) END AS number_{place}")
     columns = {name: np.empty(n, np.int32) for name in keys}
     columns |= {schema.EVENT_ID: np.empty(n, np.int64), schema.TIME_US: np.empty(n, np.int64)}
     columns["numbers"] = np.empty((n, len(numbers)), np.float32)
     start = 0
-    order = f"ORDER BY user_idx, {schema.TIME_US}, {schema.EVENT_ID}"
-    for batch in engine.batches(f"SELECT {', '.join(selected)} FROM {events.name} {' '.join(joins)} {order}"):
+    order = f"ORDER BY 1, e.{schema.TIME_US}, e.{schema.EVENT_ID}"
+    for batch in engine.batches(f"SELECT {', '.join(selected)} FROM {events.name} AS e {' '.join(joins)} {order}"):
         rows = slice(start, start + batch.num_rows)
         for name in columns:
             if name != "numbers":
                 columns[name][rows] = batch.column(name).to_numpy(zero_copy_only=False)
-        for place, name in enumerate(numbers):
-            columns["numbers"][rows, place] = batch.column(name).to_numpy(zero_copy_only=False)
+        for place in range(len(numbers)):
+            columns["numbers"][rows, place] = batch.column(f"number_{place}").to_numpy(zero_copy_only=False)
         start += batch.num_rows
         advance(batch.num_rows)  # type: ignore[operator]
     return columns

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import csv
 import gzip
+import json
+import re
+import zlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from glob import glob
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 
-from influent.data.engine import Engine, literal, quoted
-from influent.errors import DataError, SchemaError
+from influent.data.engine import Engine, literal, not_utf8
+from influent.errors import ConfigError, DataError, SchemaError
 
 ROW = "__row"
 """The raw table's own column: the place of a row in the source, from 0."""
@@ -24,6 +26,8 @@ ROW = "__row"
 _TEXT_SUFFIXES = {".csv": ",", ".tsv": "\t"}
 _JSON_SUFFIXES = {".jsonl", ".ndjson", ".json"}
 _PARQUET_SUFFIXES = {".parquet", ".pq"}
+_PLACE_COLUMNS = ("file_row_number", "file_index")
+"""Where DuckDB says from which row of which Parquet file a row comes, unless a column of the file's is called so."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +42,8 @@ class RawTable:
     """Whether values came as text without types of their own (CSV, TSV)."""
     label: str
     """How messages speak of the source."""
+    mixed: frozenset[str] = frozenset()
+    """Columns that are text in one file and numbers in another."""
 
 
 def open_source(engine: Engine, source: Any, *, delimiter: str | None = None) -> RawTable:
@@ -51,30 +57,30 @@ def open_source(engine: Engine, source: Any, *, delimiter: str | None = None) ->
 
     Raises:
         DataError: the source is missing, empty, damaged, or of a kind that cannot be read.
-        SchemaError: a column name occurs twice.
+        SchemaError: a column name occurs twice, or is one that is needed here.
+        ConfigError: the delimiter is longer than one character.
     """
+    if delimiter is not None and len(delimiter) != 1:
+        raise ConfigError(f"The 'delimiter' must be one character. Got {delimiter!r}. A tab is the default in .tsv.")
     if not isinstance(source, str | Path):
         return _open_frame(engine, source)
     files = _files(source)
-    label = str(source)
+    label = engine.label = str(source)
     suffix = _suffix(files[0])
     strange = sorted({_suffix(file) for file in files} - {suffix})
     if strange:
         raise DataError(f"{label} mixes {suffix} with {', '.join(strange)} files. Read one kind at a time.")
-    try:
-        if suffix in _TEXT_SUFFIXES:
-            raw = _open_text(engine, files, delimiter or _TEXT_SUFFIXES[suffix], guess=delimiter is None)
-        elif suffix in _JSON_SUFFIXES:
-            raw = _open_json(engine, files)
-        elif suffix in _PARQUET_SUFFIXES:
-            raw = _open_parquet(engine, files)
-        else:
-            raise DataError(
-                f"{label}: files ending in {suffix or 'nothing'!r} cannot be read. "
-                "Readable: .csv, .tsv, .jsonl (each also .gz), .parquet."
-            )
-    except duckdb.Error as error:
-        raise _readable(error, label) from error
+    if suffix in _TEXT_SUFFIXES:
+        raw = _open_text(engine, files, delimiter or _TEXT_SUFFIXES[suffix], guess=delimiter is None)
+    elif suffix in _JSON_SUFFIXES:
+        raw = _open_json(engine, files)
+    elif suffix in _PARQUET_SUFFIXES:
+        raw = _open_parquet(engine, files)
+    else:
+        raise DataError(
+            f"{label}: files ending in {suffix or 'nothing'!r} cannot be read. "
+            "Readable: .csv, .tsv, .jsonl (each also .gz), .parquet."
+        )
     if engine.row(f"SELECT count(*) AS n FROM (SELECT 1 FROM {raw.name} LIMIT 1)")["n"] == 0:
         raise DataError(f"{label} has columns ({', '.join(raw.columns)}) and no rows. Nothing can be learned from it.")
     return raw
@@ -82,14 +88,20 @@ def open_source(engine: Engine, source: Any, *, delimiter: str | None = None) ->
 
 def _files(source: str | Path) -> list[Path]:
     path = Path(source)
+    try:
+        path.exists()
+    except OSError as error:  # a name that is too long: the log itself, given as a text
+        raise DataError(
+            f"{str(source)[:40]!r}… is no path ({error.strerror}). Name a file, or read the text into a frame."
+        ) from error
     if path.is_dir():
-        found = sorted(file for file in path.iterdir() if _suffix(file) in _PARQUET_SUFFIXES)
+        found = sorted(file for file in path.iterdir() if _suffix(file) in _PARQUET_SUFFIXES and file.is_file())
         if not found:
             raise DataError(f"the folder {path} holds no .parquet file. Name a file, a glob, or a folder of Parquet.")
     elif path.exists():
         found = [path]
     else:
-        found = sorted(Path(name) for name in glob(str(source), recursive=True))
+        found = sorted(file for name in glob(str(source), recursive=True) if (file := Path(name)).is_file())
         if not found:
             raise DataError(f"no file at {source}. Check the path{_neighbours(path)}.")
     for file in found:
@@ -116,7 +128,10 @@ def _open_text(engine: Engine, files: Sequence[Path], delimiter: str, *, guess: 
         line = _first_line(file)
         if guess and delimiter == ",":
             delimiter = max(",;|\t", key=line.count)
-        headers.append(next(csv.reader([line], delimiter=delimiter)))
+        try:
+            headers.append(next(csv.reader([line], delimiter=delimiter)))
+        except csv.Error as error:
+            raise DataError(f"the first line of {file} is no header: {error}.") from error
     for file, header in zip(files, headers, strict=True):
         _check_unique(header, str(file))
         if header != headers[0]:
@@ -133,56 +148,98 @@ def _open_text(engine: Engine, files: Sequence[Path], delimiter: str, *, guess: 
 def _first_line(file: Path) -> str:
     """Return the header line; header names with line breaks inside are not supported, rows with them are."""
     try:
-        with gzip.open(file) if file.suffix.lower() == ".gz" else file.open("rb") as stream:
-            return stream.readline().decode("utf-8-sig").rstrip("\r\n")
+        with _open_bytes(file) as stream:
+            line = stream.readline().decode("utf-8-sig").rstrip("\r\n")
     except UnicodeDecodeError as error:
-        raise DataError(_not_utf8(str(file))) from error
-    except (EOFError, gzip.BadGzipFile) as error:
+        raise DataError(not_utf8(str(file))) from error
+    except (EOFError, OSError, zlib.error) as error:
         raise DataError(f"{file} is damaged or cut short: {error}. Make or fetch it again.") from error
+    if not line.strip():
+        raise DataError(f"{file} begins with an empty line. It should hold a header and rows.")
+    return line
+
+
+def _open_bytes(file: Path) -> BinaryIO | gzip.GzipFile:
+    return gzip.open(file) if file.suffix.lower() == ".gz" else file.open("rb")
 
 
 def _open_json(engine: Engine, files: Sequence[Path]) -> RawTable:
     label = _label(files)
     scan = f"read_json({_list(files)}, format = 'newline_delimited', sample_size = -1"
-    # Texts that look like dates stay texts, so that ids come back as they were written; a column in which
-    # texts and numbers mix is typed JSON, and whoever needs one type says so.
-    kept = {"BIGINT", "UBIGINT", "HUGEINT", "DOUBLE", "BOOLEAN", "JSON"}
-    found = engine.columns(scan + ")")
-    _check_unique(list(found), label)
-    types = {name: kind if kind in kept else "VARCHAR" for name, kind in found.items()}
-    columns = ", ".join(f"{literal(name)}: {literal(kind)}" for name, kind in types.items())
-    name = engine.create_table(
-        f"SELECT *, row_number() OVER () - 1 AS {ROW} FROM {scan}, columns = {{{columns}}})", "raw"
-    )
+    try:
+        types = {name: _json_type(kind) for name, kind in engine.columns(scan + ")").items()}
+        columns = ", ".join(f"{literal(name)}: {literal(kind)}" for name, kind in types.items())
+        name = engine.create_table(
+            f"SELECT *, row_number() OVER () - 1 AS {ROW} FROM {scan}, columns = {{{columns}}})", "raw"
+        )
+    except DataError as error:
+        raise DataError(_bad_line(files) or str(error)) from error
+    if list(types) == ["json"] and (bad := _bad_line(files)):
+        raise DataError(bad)
+    _check_unique(list(types), label)
     return RawTable(name=name, columns=types, is_text=False, label=label)
+
+
+def _json_type(found: str) -> str:
+    """Return what to read a column as that DuckDB takes for `found`.
+
+    Texts that look like dates stay texts, so that ids come back as they were written. A column in which types mix
+    is JSON already, nested values become JSON, and whoever needs one type of it says so.
+    """
+    if found.endswith(("]", ")")):  # BIGINT[], STRUCT(…), MAP(…)
+        return "JSON"
+    return found if found in {"BIGINT", "UBIGINT", "HUGEINT", "DOUBLE", "BOOLEAN", "JSON"} else "VARCHAR"
+
+
+def _bad_line(files: Sequence[Path]) -> str | None:
+    """Say which line is the first that holds no JSON object."""
+    for file in files:
+        try:
+            with _open_bytes(file) as stream:
+                for number, line in enumerate(stream, start=1):
+                    if line.strip() and not _is_object(line):
+                        shown = line[:60].decode(errors="replace").strip()
+                        return f"line {number} of {file} is no JSON object: {shown!r}. JSON Lines has one on each line."
+        except (EOFError, OSError, zlib.error):
+            return None
+    return None
+
+
+def _is_object(line: bytes) -> bool:
+    try:
+        return isinstance(json.loads(line.decode()), dict)
+    except UnicodeDecodeError:
+        return True  # DuckDB's own message says more
+    except ValueError:
+        return False
 
 
 def _open_parquet(engine: Engine, files: Sequence[Path]) -> RawTable:
     label = _label(files)
-    columns = engine.columns(f"read_parquet({_list(files)}, union_by_name = true)")
-    _check_unique(list(columns), label)
-    starts, first = [], 0
+    scan = f"read_parquet({_list(files)}, union_by_name = true)"
+    columns = engine.columns(scan)
+    _check_unique(list(columns), label, reserved=(ROW, *_PLACE_COLUMNS))
+    starts, kinds = [0], Counter[tuple[str, bool]]()
     for file in files:
-        starts.append(f"SELECT {literal(str(file))} AS filename, {first} AS first_row")
-        first += int(engine.row(f"SELECT num_rows AS n FROM parquet_file_metadata({literal(str(file))})")["n"])
+        one = _sql_path(file)
+        starts.append(starts[-1] + int(engine.row(f"SELECT num_rows AS n FROM parquet_file_metadata({one})")["n"]))
+        kinds.update((name, kind == "VARCHAR") for name, kind in engine.columns(f"read_parquet({one})").items())
     # The row's place in its file plus the rows of the files before: known without reading in sequence.
-    names = ", ".join(f"f.{quoted(name)}" for name in columns)
-    scan = f"read_parquet({_list(files)}, union_by_name = true, file_row_number = true, filename = true)"
-    row = "f.file_row_number" if len(files) == 1 else "f.file_row_number + s.first_row"
-    join = "" if len(files) == 1 else f" JOIN ({' UNION ALL '.join(starts)}) AS s ON s.filename = f.filename"
-    name = engine.create_view(f"SELECT {names}, {row} AS {ROW} FROM {scan} AS f{join}", "raw")
-    return RawTable(name=name, columns=columns, is_text=False, label=label)
+    row = f"file_row_number + ({starts[:-1]}::BIGINT[])[file_index::BIGINT + 1]"
+    name = engine.create_view(f"SELECT *, {row} AS {ROW} FROM {scan}", "raw")
+    mixed = frozenset(name for name, is_text in kinds if is_text and (name, False) in kinds)
+    return RawTable(name=name, columns=columns, is_text=False, label=label, mixed=mixed)
 
 
 def _open_frame(engine: Engine, frame: Any) -> RawTable:
     kind = type(frame).__module__.partition(".")[0]
-    label = f"the {kind} table"
-    if kind == "pandas":
+    label = engine.label = "the Arrow table" if isinstance(frame, pa.Table) else f"the {kind} table"
+    if kind == "pandas" and hasattr(frame, "columns"):
         table = _from_pandas(frame, label)
-    elif kind == "polars":
-        table = frame.to_arrow() if hasattr(frame, "to_arrow") else frame.collect().to_arrow()
+    elif kind == "polars" and hasattr(frame, "lazy"):
+        table = _from_polars(frame, label)
     elif isinstance(frame, pa.Table):
-        table, label = frame, "the Arrow table"
+        table = frame
     else:
         raise DataError(
             f"a log cannot be read from {type(frame).__name__}. Give a path, or a pandas, Polars or Arrow table."
@@ -190,6 +247,10 @@ def _open_frame(engine: Engine, frame: Any) -> RawTable:
     _check_unique(table.column_names, label)
     if table.num_rows == 0:
         raise DataError(f"{label} has columns ({', '.join(table.column_names)}) and no rows. Nothing can be learned.")
+    # A column of nothing has no type; as text it can be read as anything.
+    for place, field in enumerate(table.schema):
+        if pa.types.is_null(field.type):
+            table = table.set_column(place, field.name, table.column(place).cast(pa.string()))
     numbered = table.append_column(ROW, pa.array(np.arange(table.num_rows, dtype=np.int64)))
     name = engine.register(numbered)
     columns = {column: kind for column, kind in engine.columns(name).items() if column != ROW}
@@ -200,22 +261,34 @@ def _from_pandas(frame: Any, label: str) -> pa.Table:
     _check_unique([str(name) for name in frame.columns], label)
     try:
         return pa.Table.from_pandas(frame, preserve_index=False)
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-        mixed = [name for name in frame.columns if frame[name].dropna().map(type).nunique() > 1]
-        kinds = {name: sorted({kind.__name__ for kind in frame[name].dropna().map(type)}) for name in mixed}
+    except (pa.ArrowException, OverflowError, TypeError) as error:
+        kinds = {name: sorted({type(value).__name__ for value in frame[name].dropna()}) for name in frame.columns}
+        mixed = {name: found for name, found in kinds.items() if len(found) > 1}
+        if not mixed:
+            raise SchemaError(f"{label} holds what no table on disk can: {error}. Convert or drop it.") from error
         raise SchemaError(
-            f"{label} mixes types in one column: {kinds}. Make each column one type, for example "
-            f"frame[{str(mixed[0]) if mixed else '...'!r}].astype(str)."
+            f"{label} mixes types in one column: {mixed}. Make each column one type, for example "
+            f"frame[{next(iter(mixed))!r}].astype(str)."
         ) from error
 
 
-def _check_unique(names: Sequence[str], label: str) -> None:
+def _from_polars(frame: Any, label: str) -> pa.Table:
+    try:
+        return frame.lazy().collect().to_arrow()
+    except pa.ArrowException as error:
+        raise SchemaError(f"{label} holds what no Arrow table can: {error}. Convert or drop it.") from error
+
+
+def _check_unique(names: Sequence[str], label: str, *, reserved: Sequence[str] = (ROW,)) -> None:
     # Parquet and DuckDB tell columns apart without regard to case.
     twice = [name for name, n in Counter(name.lower() for name in names).items() if n > 1]
     if twice:
         raise SchemaError(f"{label} has the column {twice[0]!r} more than once. Every column needs a name of its own.")
     if "" in names:
         raise SchemaError(f"{label} has a column without a name (number {list(names).index('') + 1}). Name it.")
+    taken = [name for name in names if name.lower() in reserved]
+    if taken:
+        raise SchemaError(f"{label} has a column {taken[0]!r}, a name that reading needs for itself. Rename it.")
 
 
 def _label(files: Sequence[Path]) -> str:
@@ -223,27 +296,9 @@ def _label(files: Sequence[Path]) -> str:
 
 
 def _list(files: Sequence[Path]) -> str:
-    return "[" + ", ".join(literal(str(file)) for file in files) + "]"
+    return f"[{', '.join(map(_sql_path, files))}]"
 
 
-def _not_utf8(label: str) -> str:
-    return (
-        f"{label} is not UTF-8 text. Convert it first, for example: "
-        f"iconv -f LATIN1 -t UTF-8 {label} > utf8-{Path(label).name}"
-    )
-
-
-def _readable(error: duckdb.Error, label: str) -> DataError:
-    """Say in our words what DuckDB could not read."""
-    text = str(error)
-    if "unicode" in text.lower() or "utf-8" in text.lower() or "utf8" in text.lower():
-        return DataError(_not_utf8(label))
-    damaged = ("GZIP", "gzip", "Parquet", "magic bytes", "Snappy", "ZSTD", "deserialize", "thrift")
-    if any(word in text for word in damaged):
-        return DataError(f"{label} is damaged or cut short: {_first_sentence(text)} Make or fetch it again.")
-    return DataError(f"{label} cannot be read: {_first_sentence(text)}")
-
-
-def _first_sentence(text: str) -> str:
-    lines = [line.strip() for line in text.partition("Possible")[0].splitlines() if line.strip()]
-    return " ".join(lines[:3]).rstrip(".") + "."
+def _sql_path(file: Path) -> str:
+    """Return a path as an SQL literal in which DuckDB finds no glob."""
+    return literal(re.sub(r"([*?\[])", r"[\1]", str(file)))

@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import cached_property
 from typing import Literal
 
 import numpy as np
 
+from influent.data.clock import LAST_US, iso, microseconds
 from influent.data.moments import Moments
 from influent.data.sequences import Sequences
 from influent.errors import ConfigError, DataError
@@ -104,21 +104,27 @@ def split_at(
 
     Raises:
         ConfigError: the log is order-only, or a cut lies outside its time.
+        DataError: there are no events.
     """
     if sequences.time_us is None:
         raise ConfigError("an order-only log cannot be split by time. Use split('last').")
     if target not in ("first", "last", "all"):
         raise ConfigError(f"The 'target' parameter of split must be 'first', 'last' or 'all'. Got {target!r} instead.")
+    if len(sequences) == 0:
+        raise DataError("there are no events to split.")
     end_us = _moment_us(cutoff, sequences.time_us)
-    begin_us = _moment_us(validation, sequences.time_us[sequences.time_us < end_us])
-    if begin_us > end_us:
-        raise ConfigError("validation must begin before the test cutoff.")
+    before = sequences.time_us[sequences.time_us < end_us]
+    if len(before) == 0:
+        raise ConfigError(f"no event lies before the cutoff at {iso(end_us)}. Choose a later one.")
+    begin_us = _moment_us(validation, before)
+    if begin_us >= end_us:
+        raise ConfigError(f"validation begins at {iso(begin_us)}, not before the test cutoff at {iso(end_us)}.")
     train = sequences.until(_first_at(sequences, begin_us))
     before_test = sequences.until(_first_at(sequences, end_us))
     if len(train) == 0:
-        raise ConfigError(f"no event lies before validation begins at {_iso(begin_us)}. Choose later cuts.")
+        raise ConfigError(f"no event lies before validation begins at {iso(begin_us)}. Choose later cuts.")
     return Split(
-        protocol=f"by time: validation from {_iso(begin_us)}, test from {_iso(end_us)}, target {target}",
+        protocol=f"by time: validation from {iso(begin_us)}, test from {iso(end_us)}, target {target}",
         train=train,
         validation=_moments_after(before_test, begin_us, target, train),
         test=_moments_after(sequences, end_us, target, train),
@@ -137,7 +143,7 @@ def _moments_after(sequences: Sequences, time_us: int, target: Target, train: Se
     first, end = _first_at(sequences, time_us), sequences.offsets[1:]
     users = np.flatnonzero(first < end).astype(np.int32)
     if len(users) == 0:
-        raise ConfigError(f"no event lies at or after {_iso(time_us)}. Choose an earlier cut.")
+        raise ConfigError(f"no event lies at or after {iso(time_us)}. Choose an earlier cut.")
     stop, target_stop = first[users], end[users]
     if target == "first":
         target_stop = stop + 1
@@ -162,18 +168,11 @@ def _moments(
 
 def _moment_us(cut: str | int | float, times: np.ndarray) -> int:
     if isinstance(cut, str):
-        try:
-            moment = datetime.fromisoformat(cut)
-        except ValueError as error:
-            raise ConfigError(f"{cut!r} is no ISO 8601 time. Write 2024-03-01, or a share such as 0.9.") from error
-        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-        return int(moment.timestamp() * 1_000_000)
+        return microseconds(cut)
+    if not isinstance(cut, int | float | np.number):
+        raise ConfigError(f"a cut must be an ISO 8601 text or a number. Got {cut!r}.")
     if 0 < cut < 1:
-        return int(np.quantile(times, cut, method="higher")) if len(times) else 0
-    if cut > 1:
+        return int(np.quantile(times, cut, method="higher"))
+    if 1 < cut <= LAST_US:
         return int(cut)
-    raise ConfigError(f"a cut must be a time, or a share between 0 and 1. Got {cut!r}.")
-
-
-def _iso(time_us: int) -> str:
-    return datetime.fromtimestamp(time_us // 1_000_000, tz=UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    raise ConfigError(f"a cut must be a time (ISO 8601, or microseconds), or a share between 0 and 1. Got {cut!r}.")

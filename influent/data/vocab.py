@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from influent import schema
 from influent.data.events import Features
-from influent.errors import UnknownIdError, nearest
+from influent.errors import RunFolderError, UnknownIdError, nearest
 
 UNKNOWN = -1
 """The index of an id that the vocabulary does not hold."""
@@ -43,7 +43,7 @@ class Ids:
 
         Ids of another type are compared as text, so that `"42"` from a command line finds the integer 42.
         """
-        asked = ids if isinstance(ids, pa.Array | pa.ChunkedArray) else pa.array(ids)
+        asked = ids if isinstance(ids, pa.Array | pa.ChunkedArray) else id_array(ids)
         if len(asked) == 0:
             return np.zeros(0, dtype=np.int64)
         known = self.ids
@@ -70,6 +70,14 @@ class Ids:
     def to_ids(self, idx: np.ndarray) -> pa.Array:
         """Return the ids at these indices; null where the index is `UNKNOWN`."""
         return self.ids.take(pa.array(idx, mask=np.asarray(idx) == UNKNOWN))
+
+
+def id_array(ids: Sequence[Any]) -> pa.Array:
+    """Return the ids as an Arrow array; as texts where integers and texts are mixed."""
+    try:
+        return pa.array(ids)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
+        return pa.array([None if one is None else str(one) for one in ids])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,8 +137,12 @@ class Vocab:
 
     @classmethod
     def load(cls, folder: Path) -> Vocab:
-        """Read what `save` wrote."""
-        table = pq.read_table(folder / "vocab.parquet")
+        """Read what `save` wrote.
+
+        Raises:
+            RunFolderError: a file is missing or damaged.
+        """
+        table = read_saved(folder / "vocab.parquet")
 
         def ids_of(kind: str) -> Ids:
             rows = table.filter(pc.equal(table.column("kind"), kind)).combine_chunks()
@@ -140,7 +152,7 @@ class Vocab:
 
         def features(name: str) -> pa.Table | None:
             path = folder / f"{name}.parquet"
-            return pq.read_table(path) if path.exists() else None
+            return read_saved(path) if path.exists() else None
 
         return cls(
             users=ids_of(schema.USER_ID),
@@ -149,6 +161,18 @@ class Vocab:
             item_features=features("items"),
             user_features=features("users"),
         )
+
+
+def read_saved(path: Path) -> pa.Table:
+    """Read a table that was saved here.
+
+    Raises:
+        RunFolderError: it is missing or damaged.
+    """
+    try:
+        return pq.read_table(path)
+    except (OSError, pa.ArrowException) as error:
+        raise RunFolderError(f"{path} is missing or damaged ({error}). Run again: influent clean") from error
 
 
 def align(features: Features, ids: Ids) -> pa.Table:

@@ -35,7 +35,7 @@ def load_model(folder: str | Path) -> Model:
             return Predictor.restore(config, folder)
         kind = COUNTED[config["model"]](**config["settings"])
         return kind.restore(load_file(folder / "model.safetensors"), Vocab.load(folder), config["fitted_on"])
-    except (SafetensorError, KeyError, RuntimeError, FileNotFoundError) as error:
+    except (SafetensorError, KeyError, RuntimeError, FileNotFoundError, TypeError, ValueError) as error:
         raise RunFolderError(
             f"the model in {folder} is damaged ({type(error).__name__}: {error}). Fit it again: influent fit {folder}"
         ) from error
@@ -50,9 +50,9 @@ def _read_config(folder: Path) -> dict[str, Any]:
     except ValueError as error:
         raise RunFolderError(f"{path} is damaged: {error}. Fit the model again: influent fit {folder}") from error
     known = ["additive", *COUNTED]
-    if config.get("model") not in known:
+    kind = config.get("model") if isinstance(config, dict) else None
+    if kind not in known:
         raise RunFolderError(
-            f"{path} names the model {config.get('model')!r}. This version knows {', '.join(known)}; "
-            "a newer one may have written it."
+            f"{path} names the model {kind!r}. This version knows {', '.join(known)}; a newer one may have written it."
         )
     return dict(config)
