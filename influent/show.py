@@ -108,7 +108,8 @@ def _signed(row: dict[str, Any]) -> str:
 
 def _when(row: dict[str, Any]) -> str:
     place = "the latest" if row[schema.LAG] == 1 else f"{row[schema.LAG]} events ago"
-    return place if row[schema.GAP_US] is None else f"{place}, {_span(row[schema.GAP_US])} before"
+    # Where the moment is not known, gaps count from the latest event, whose own gap is none.
+    return f"{place}, {_span(row[schema.GAP_US])} before" if row[schema.GAP_US] else place
 
 
 def _span(gap_us: int) -> str:

@@ -129,7 +129,9 @@ def test_context_lines_have_rows_with_their_names(split):
 def test_what_is_asked_wrongly_is_said(counts, split):
     with pytest.raises(influent.UnknownIdError, match="item_id 'z' is not among the 3 known"):
         influent.explain(counts, split.test, items=["z"])
-    with pytest.raises(influent.ConfigError, match=r"'contrast' parameter of explain must be an int in the range \[1, 2\]"):
+    with pytest.raises(
+        influent.ConfigError, match=r"'contrast' parameter of explain must be an int in the range \[1, 2\]"
+    ):
         influent.explain(counts, split.test, contrast=3)
     with pytest.raises(influent.ConfigError, match="'top' parameter"):
         influent.explain(counts, split.test, top=-1)

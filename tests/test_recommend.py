@@ -101,7 +101,9 @@ def test_titles_stand_beside_ids(sequences):
 
 def test_what_is_asked_wrongly_is_said(model, sequences):
     moments = influent.latest_moments(sequences)
-    with pytest.raises(influent.ConfigError, match=r"'k' parameter of recommend must be an int in the range \[1, inf\)"):
+    with pytest.raises(
+        influent.ConfigError, match=r"'k' parameter of recommend must be an int in the range \[1, inf\)"
+    ):
         influent.recommend(model, moments, k=0)
     with pytest.raises(influent.ConfigError, match="'seen' parameter"):
         influent.recommend(model, moments, seen="maybe")

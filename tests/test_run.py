@@ -22,6 +22,12 @@ def clean_step(folder, text="1"):
             (new / name).write_text(text)
 
 
+def write_then_fail(folder, step, name):
+    with writing(folder, step, {}) as new:
+        (new / name).write_text("new and half")
+        raise RuntimeError
+
+
 def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
@@ -29,9 +35,8 @@ def names(folder):
 def test_a_step_that_fails_leaves_the_old_run_as_it_was(tmp_path):
     clean_step(tmp_path / "run", "old")
     before = {name: (tmp_path / "run" / name).read_text() for name in names(tmp_path / "run")}
-    with pytest.raises(RuntimeError), writing(tmp_path / "run", "clean", {}) as new:
-        (new / "events.parquet").write_text("new and half")
-        raise RuntimeError
+    with pytest.raises(RuntimeError):
+        write_then_fail(tmp_path / "run", "clean", "events.parquet")
     assert {name: (tmp_path / "run" / name).read_text() for name in names(tmp_path / "run")} == before
     assert [name for name in os.listdir(tmp_path) if "new" in name or "old" in name] == []
 
@@ -47,9 +52,8 @@ def test_a_later_step_keeps_the_earlier_files_and_a_new_start_drops_the_later(tm
 
 def test_a_step_never_writes_through_to_the_old_folders_files(tmp_path):
     clean_step(tmp_path / "run", "old")
-    with pytest.raises(RuntimeError), writing(tmp_path / "run", "fit", {}) as new:
-        (new / "vocab.parquet").write_text("of the model")
-        raise RuntimeError
+    with pytest.raises(RuntimeError):
+        write_then_fail(tmp_path / "run", "fit", "vocab.parquet")
     assert (tmp_path / "run" / "vocab.parquet").read_text() == "old"
 
 

@@ -146,11 +146,12 @@ def test_settings_out_of_range_are_refused():
         influent.TrainConfig.from_dict({"learing_rate": 0.1})
     with pytest.raises(influent.ConfigError, match="device must be one of"):
         influent.TrainConfig(device="tpu")
+    users = influent.read_users(pa.table({"user_id": [1], "city": ["Oslo"]}))
+    log = pa.table({"user_id": [1] * 4, "item_id": list("abab")})
+    sequences = influent.build_sequences(influent.read_events(log), users=users)
+    misspelt = influent.Predictor(model=influent.ModelConfig(context=("cty",)))
     with pytest.raises(influent.SchemaError, match="context 'cty' is no user feature. There are: city. Did you mean"):
-        users = influent.read_users(pa.table({"user_id": [1], "city": ["Oslo"]}))
-        log = pa.table({"user_id": [1] * 4, "item_id": list("abab")})
-        sequences = influent.build_sequences(influent.read_events(log), users=users)
-        influent.Predictor(model=influent.ModelConfig(context=("cty",))).fit(sequences)
+        misspelt.fit(sequences)
     with pytest.raises(influent.ConfigError, match="task must be 'ranking'"):
         influent.Predictor(task="rating")
 

@@ -1,6 +1,8 @@
 """The additive model: a score is a bias, context lines, and one term per past event.
 
-    score(u, t, i) = bias(i) + Σ_c ⟨context_c(u), q_i⟩ + Σ_j Σ_m κ_m(lag_j, gap_j) · g_m(j) · ⟨W_m z_j, q_i⟩
+    score(u, t, i) = bias(i) + Σ_c ⟨context_c(u), q_i⟩
+                   + Σ_j Σ_m κ_m(lag_j, gap_j) · g_m(j) · ⟨W_m z_j, q_i⟩        learned part, m: heads
+                   + Σ_j ω(lag_j, gap_j, action_j) · T[item_j, i]               counted part
 
 An event's weight depends on the event, its distance and the candidate, never on the other events. So the terms add
 up to the score, and leaving an event out takes exactly its term away.
@@ -18,8 +20,10 @@ from torch.nn import functional
 
 from influent.models.batch import Batch
 from influent.models.config import ModelConfig
-from influent.models.loss import cross_entropy
+from influent.models.counted import CountedPart, TransitionTable
+from influent.models.loss import CountedTerms, add_counted, cross_entropy
 from influent.models.module import SequenceModule
+from influent.models.transitions import PairDecay
 
 _LAG_KNOTS = 12
 _GAP_KNOTS = 16
@@ -27,7 +31,7 @@ _LONGEST_GAP_S = 4 * 365 * 86_400.0
 
 
 class AdditiveModule(SequenceModule):
-    """The weights of the additive model, and its two ways of being read: as states and as contributions."""
+    """The weights of the additive model, and its two ways of being read: as scores and as the terms of scores."""
 
     def __init__(
         self,
@@ -38,6 +42,7 @@ class AdditiveModule(SequenceModule):
         n_numbers: int,
         n_values: tuple[int, ...],
         is_timed: bool,
+        table: TransitionTable | None,
     ) -> None:
         super().__init__()
         dim, heads = config.embedding_dim, config.n_heads
@@ -49,9 +54,17 @@ class AdditiveModule(SequenceModule):
         self.context_in = nn.ModuleList(nn.Embedding(n + 1, dim, padding_idx=n) for n in n_values)
         self.project = nn.Linear(dim, heads * dim, bias=False)
         self.gate = nn.Linear(dim, heads)
-        self.lag_log_weight = nn.Parameter(torch.zeros(heads, _LAG_KNOTS))
+        pairs = PairDecay(window=config.count_window, decay=config.count_decay, reverse=config.count_reverse)
+        self.counted = (
+            None
+            if table is None
+            else CountedPart(table, n_actions=n_actions, count_len=min(config.count_len, config.max_len), pairs=pairs)
+        )
+        # The last kernel is the counted part's, where there is one.
+        n_kernels = heads + (self.counted is not None)
+        self.lag_log_weight = nn.Parameter(torch.zeros(n_kernels, _LAG_KNOTS))
         uses_gaps = config.uses_gaps and is_timed
-        self.gap_log_weight = nn.Parameter(torch.zeros(heads, _GAP_KNOTS)) if uses_gaps else None
+        self.gap_log_weight = nn.Parameter(torch.zeros(n_kernels, _GAP_KNOTS)) if uses_gaps else None
         self.item_out = nn.Embedding(n_items, dim)
         self.bias = nn.Parameter(torch.zeros(n_items))
         self.dropout = config.dropout
@@ -73,6 +86,8 @@ class AdditiveModule(SequenceModule):
             knots = torch.arange(_LAG_KNOTS) / self._lag_scale
             for head in range(self.n_heads):
                 self.lag_log_weight[head] = -torch.expm1(knots) * math.log(2) / 2 ** (head + 1)
+            if self.counted is not None:
+                self.lag_log_weight[-1] = -torch.expm1(knots) * math.log(2) / 2
 
     def event_vectors(self, batch: Batch) -> Tensor:
         """Return z_BTD, an event's vector: its item, action and numbers."""
@@ -81,43 +96,79 @@ class AdditiveModule(SequenceModule):
             z_BTD = z_BTD + self.number_in(batch.numbers_BTF)
         return functional.dropout(z_BTD, self.dropout, self.training)
 
-    def weights(self, batch: Batch, z_BTD: Tensor) -> Tensor:
-        """Return κ · g, the weight of each event at each question in each head, (B, Q, T, M); zero outside the mask."""
+    def log_kernels(self, batch: Batch) -> Tensor:
+        """Return log κ of each event at each question in each head, and then of the counted part, (B, Q, T, M + 1)."""
         log_BQTM = _interpolate(batch.lag_BQT.clamp(min=0).float(), self.lag_log_weight, self._lag_scale)
         if self.gap_log_weight is not None and batch.gap_BQT is not None:
             log_BQTM = log_BQTM + _interpolate(batch.gap_BQT, self.gap_log_weight, self._gap_scale)
+        return log_BQTM
+
+    def weights(self, batch: Batch, z_BTD: Tensor, log_BQTM: Tensor) -> Tensor:
+        """Return κ · g, the weight of each event at each question in each head, (B, Q, T, M); zero outside the mask."""
         gate_BTM = torch.sigmoid(self.gate(z_BTD))
-        return torch.exp(log_BQTM) * gate_BTM[:, None] * batch.mask_BQT[..., None]
+        return torch.exp(log_BQTM[..., : self.n_heads]) * gate_BTM[:, None] * batch.mask_BQT[..., None]
 
     def context_vectors(self, batch: Batch) -> list[Tensor]:
         """Return one (B, D) per context column."""
         return [table(batch.context_BC[:, place]) for place, table in enumerate(self.context_in)]
 
-    def states(self, batch: Batch) -> Tensor:
-        """Return s_BQD, so that a score is ⟨s, q_i⟩ + bias(i)."""
+    def states(self, batch: Batch, log_BQTM: Tensor) -> Tensor:
+        """Return s_BQD, so that a score's learned part is ⟨s, q_i⟩ + bias(i)."""
         z_BTD = self.event_vectors(batch)
         n_batch, n_events, dim = z_BTD.shape
-        weight_BQTM = self.weights(batch, z_BTD)
+        weight_BQTM = self.weights(batch, z_BTD, log_BQTM)
         value_BTMD = self.project(z_BTD).view(n_batch, n_events, self.n_heads, dim)
         s_BQD = torch.bmm(weight_BQTM.flatten(2), value_BTMD.reshape(n_batch, -1, dim))
         for vector_BD in self.context_vectors(batch):
             s_BQD = s_BQD + vector_BD[:, None]
         return functional.dropout(s_BQD, self.dropout, self.training)
 
-    def scores(self, s_ND: Tensor) -> Tensor:
-        """Return the score of every item, (N, I)."""
-        return s_ND @ self.item_out.weight.T + self.bias
+    def loss(self, batch: Batch) -> Tensor:
+        """Return the mean cross-entropy of the batch's targets over the full catalogue."""
+        wanted_BQ = batch.target_BQ >= 0
+        log_BQTM = self.log_kernels(batch)
+        terms = None if self.counted is None else self._counted_terms(self.counted, batch, log_BQTM, wanted_BQ)
+        s_ND = self.states(batch, log_BQTM)[wanted_BQ]
+        return cross_entropy(s_ND, self.item_out.weight, self.bias, batch.target_BQ[wanted_BQ], terms)
 
-    def loss(self, s_ND: Tensor, target_N: Tensor) -> Tensor:
-        """Return the mean cross-entropy of these targets over the full catalogue."""
-        return cross_entropy(s_ND, self.item_out.weight, self.bias, target_N)
+    def scores(self, batch: Batch) -> Tensor:
+        """Return the score of every item at the batch's only question, (B, I)."""
+        log_BQTM = self.log_kernels(batch)
+        scores_BI = torch.addmm(self.bias, self.states(batch, log_BQTM)[:, 0], self.item_out.weight.T)
+        if self.counted is not None:
+            everyone_BQ = torch.ones_like(batch.target_BQ, dtype=torch.bool)
+            terms = self._counted_terms(self.counted, batch, log_BQTM, everyone_BQ)
+            add_counted(scores_BI, terms, slice(None))
+        return scores_BI
 
-    def contributions(self, batch: Batch) -> Tensor:
-        """Return c_BTD for the batch's only question: ⟨c_j, q_i⟩ is the credit of event j for candidate i."""
+    def _counted_terms(self, part: CountedPart, batch: Batch, log_BQTM: Tensor, wanted_BQ: Tensor) -> CountedTerms:
+        """Return the counted part at the wanted questions, in training without what the user put into T."""
+        omega_BQT = part.weights(batch, log_BQTM[..., -1])
+        source_NL, omega_NL = part.latest(batch, omega_BQT, wanted_BQ)
+        own_item_NK, own_NK = (None, None) if batch.own_item_BK is None else part.own_terms(batch, omega_BQT, wanted_BQ)
+        return CountedTerms(
+            omega_NL=omega_NL,
+            source_NL=source_NL,
+            item_IJ=part.item_IJ,
+            value_IJ=part.value_IJ,
+            own_NK=own_NK,
+            own_item_NK=own_item_NK,
+        )
+
+    def credits(self, batch: Batch, wanted_BC: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Return each event's credit for each wanted item, (B, T, C), and each context column's, (B, C); float64."""
+        q_BCD = self.item_out(wanted_BC).double()
         z_BTD = self.event_vectors(batch)
-        weight_BTM = self.weights(batch, z_BTD)[:, 0]
+        log_BQTM = self.log_kernels(batch)
+        weight_BTM = self.weights(batch, z_BTD, log_BQTM)[:, 0]
         value_BTMD = self.project(z_BTD).view(*z_BTD.shape[:2], self.n_heads, -1)
-        return torch.einsum("btm,btmd->btd", weight_BTM, value_BTMD)
+        vector_BTD = torch.einsum("btm,btmd->btd", weight_BTM, value_BTMD)
+        credit_BTC = vector_BTD.double() @ q_BCD.transpose(1, 2)
+        if self.counted is not None:
+            omega_BT = self.counted.weights(batch, log_BQTM[..., -1])[:, 0]
+            credit_BTC = credit_BTC + self.counted.credits(batch, omega_BT, wanted_BC)
+        context = [torch.einsum("bd,bcd->bc", c_BD.double(), q_BCD) for c_BD in self.context_vectors(batch)]
+        return credit_BTC, context
 
 
 def _interpolate(distance: Tensor, knots_MR: Tensor, scale: float) -> Tensor:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,10 +37,16 @@ class Batch:
     """int64 codes of the context columns; a column's number of values where unknown"""
     target_BQ: Tensor
     """int64: the item that came next; −1 where none is to be learned"""
+    own_item_BK: Tensor | None = None
+    """int64: in training, the items of the user's whole sequence; `n_items` where unknown or there is none"""
+    own_place_B: Tensor | None = None
+    """int64: in training, where in that sequence the batch's first event lies"""
+    has_repeats: bool = False
+    """Whether any user of the training sequences has an item twice"""
 
     def to(self, device: torch.device) -> Batch:
         """Return the batch on another device."""
-        moved = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
+        moved: dict[str, Any] = {name: t.to(device) for name, t in vars(self).items() if isinstance(t, Tensor)}
         return replace(self, **moved)
 
 
@@ -53,6 +60,8 @@ class Windows:
     start: np.ndarray
     stop: np.ndarray
     first_target: np.ndarray
+    has_repeats: bool
+    """Whether any user has an item twice."""
 
     def __len__(self) -> int:
         return len(self.start)
@@ -86,7 +95,9 @@ def training_windows(train: Sequences, max_len: int) -> Windows:
     stop = np.minimum(begin[owner] + width + place * step, end[owner])
     start = np.maximum(stop - width, begin[owner])
     previous_stop = np.minimum(begin[owner] + width + (place - 1) * step, end[owner])
-    return Windows(start, stop, np.where(place == 0, begin[owner], previous_stop))
+    pairs = train.user_idx.astype(np.int64) * (train.vocab.n_items + 1) + train.item_idx
+    has_repeats = len(np.unique(pairs)) < len(pairs)
+    return Windows(start, stop, np.where(place == 0, begin[owner], previous_stop), has_repeats)
 
 
 class Batcher:
@@ -125,7 +136,18 @@ class Batcher:
         if times_BT is not None:
             asked_BQ = times_BT if self._knows_moment else np.concatenate([times_BT[:, :1], times_BT[:, :-1]], axis=1)
         lag_BQT = np.broadcast_to(lag_QT, before_BQT.shape)
-        return self._batch(train, train.user_idx[start], place_BT, exists_BT, lag_BQT, before_BQT, asked_BQ, target_BQ)
+        user_B = train.user_idx[start]
+        batch = self._batch(train, user_B, place_BT, exists_BT, lag_BQT, before_BQT, asked_BQ, target_BQ)
+        own_start, own_stop = train.offsets[user_B], train.offsets[user_B + 1]
+        own_BK = own_start[:, None] + np.arange(int((own_stop - own_start).max()))
+        own_exists_BK = own_BK < own_stop[:, None]
+        own_item_BK = train.item_idx[np.where(own_exists_BK, own_BK, own_start[:, None])]
+        return replace(
+            batch,
+            own_item_BK=_codes(own_item_BK, own_exists_BK, self._n_items),
+            own_place_B=torch.from_numpy(start - own_start),
+            has_repeats=windows.has_repeats,
+        )
 
     def moment_batch(self, moments: Moments, max_len: int) -> Batch:
         """Return the last `max_len` events before each moment, one question each."""

@@ -64,12 +64,27 @@ class ModelConfig(_Checked):
     to whoever comes has it, a forecast made the day before has not. Without it, gaps count from the latest event."""
     context: tuple[str, ...] = ()
     """User features that get a line of their own in every score."""
+    count_len: int = 20
+    """How many of the latest events the counted part reads; 0 leaves it out."""
+    count_entries: int = 256
+    """Most entries of a row of the counted part's transitions."""
+    count_window: int = 20
+    """Largest distance, in events, of a pair that is counted."""
+    count_decay: float = 0.9
+    """How much less each further step between a pair counts."""
+    count_reverse: float = 0.5
+    """How much a pair counts against its order."""
+    count_popularity_power: float = 0.3
+    """Columns of the transitions are divided by popularity to this power."""
     scaling: Method = "standard"
     """How values and numeric context are scaled."""
 
     def __post_init__(self) -> None:
-        for name in ("embedding_dim", "n_heads", "max_len"):
+        for name in ("embedding_dim", "n_heads", "max_len", "count_entries", "count_window"):
             self._check_int(name, 1)
+        self._check_int("count_len", 0)
+        for name in ("count_decay", "count_reverse", "count_popularity_power"):
+            self._check_real(name, 0.0)
         self._check_real("dropout", 0.0, 1.0)
         self._check_one_of("scaling", get_args(Method))
 

@@ -24,6 +24,7 @@ from influent.data.vocab import Vocab
 from influent.errors import ConfigError
 from influent.models.credits import Credits, sources_of
 from influent.models.model import check_fitted
+from influent.models.transitions import PairDecay, count_transitions, top_of_rows
 from influent.progress import Progress
 
 Weights: TypeAlias = Any
@@ -152,7 +153,7 @@ class Markov(ItemToItem):
     max_len = 1
 
     def _learn(self, train: Sequences) -> tuple[np.ndarray, Weights]:
-        weights = _pair_counts(train, window=1, decay=1.0)
+        weights = count_transitions(train, PairDecay(window=1, decay=1.0, reverse=0.0))
         return np.zeros(train.vocab.n_items), _scale_rows(weights, 1 / np.maximum(weights.sum(axis=1), 1e-12))
 
 
@@ -175,9 +176,8 @@ class DecayedCounts(ItemToItem):
     max_len: int | None = 100
 
     def _learn(self, train: Sequences) -> tuple[np.ndarray, Weights]:
-        weights = _pair_counts(train, window=self.window, decay=self.pair_decay)
-        if self.reverse:
-            weights = sparse.csr_array(weights + self.reverse * weights.T)
+        pairs = PairDecay(window=self.window, decay=self.pair_decay, reverse=self.reverse)
+        weights = count_transitions(train, pairs)
         popularity = np.maximum(train.item_counts(), 1).astype(np.float64)
         weights = sparse.csr_array(weights @ sparse.diags_array(popularity**-self.popularity_power))
         weights = _scale_rows(weights, 1 / np.sqrt(np.maximum(weights.sum(axis=1), 1e-12)))
@@ -202,7 +202,11 @@ class ItemKNN(ItemToItem):
         together.setdiag(0)
         together.eliminate_zeros()
         cosine = _scale_rows(sparse.csr_array(together @ sparse.diags_array(1 / norms)), 1 / norms)
-        return np.zeros(train.vocab.n_items), _top_per_row(cosine, self.n_neighbours)
+        item, value = top_of_rows(cosine, self.n_neighbours)
+        row = np.broadcast_to(np.arange(len(item))[:, None], item.shape)
+        kept = sparse.csr_array((value.ravel(), (row.ravel(), item.ravel())), shape=cosine.shape)
+        kept.eliminate_zeros()
+        return np.zeros(train.vocab.n_items), kept
 
 
 @dataclass(kw_only=True)
@@ -239,19 +243,6 @@ def _shares(items: np.ndarray, n_items: int) -> np.ndarray:
     return np.asarray(counts / max(counts.sum(), 1))
 
 
-def _pair_counts(train: Sequences, *, window: int, decay: float) -> sparse.csr_array:
-    """Return T with decay^(w − 1) added to T[a, b] for each a that stands w ≤ window places before b."""
-    n_items = train.vocab.n_items
-    total = _empty(n_items)
-    item, user = train.item_idx, train.user_idx
-    for distance in range(1, min(window, len(train) - 1) + 1):
-        before, after = item[:-distance], item[distance:]
-        pairs = (user[:-distance] == user[distance:]) & (before >= 0) & (after >= 0)
-        ones = np.full(int(pairs.sum()), decay ** (distance - 1))
-        total = total + sparse.csr_array((ones, (before[pairs], after[pairs])), shape=total.shape)
-    return sparse.csr_array(total)
-
-
 def _user_items(train: Sequences) -> sparse.csr_array:
     """Return 1 where a user has an item, (U, I)."""
     known = train.item_idx >= 0
@@ -260,15 +251,6 @@ def _user_items(train: Sequences) -> sparse.csr_array:
     matrix = sparse.csr_array((ones, (train.user_idx[known], train.item_idx[known])), shape=shape)
     matrix.data[:] = 1
     return matrix
-
-
-def _top_per_row(matrix: sparse.csr_array, n: int) -> sparse.csr_array:
-    """Keep the n largest entries of each row; ties keep the smaller index."""
-    rows = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
-    order = np.lexsort((matrix.indices, -matrix.data, rows))
-    place = np.arange(len(order)) - matrix.indptr[rows[order]]
-    kept = order[place < n]
-    return sparse.csr_array((matrix.data[kept], (rows[kept], matrix.indices[kept])), shape=matrix.shape)
 
 
 def _scale_rows(matrix: sparse.csr_array, factors: np.ndarray) -> sparse.csr_array:

@@ -1,10 +1,12 @@
 """States and targets to the cross-entropy over the full catalogue, without ever holding all of its logits.
 
-Shapes: N states, D embedding, I items.
+Shapes: N states, D embedding, I items, L latest events, J entries of a row of T, K events of a user's sequence.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,48 +16,98 @@ _CHUNK_BYTES = 16 * 2**20
 """Logits held at a time. Small enough to be allocated from memory that is already mapped."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class CountedTerms:
+    """The counted part of N rows of logits: Σ_l omega[n, l] · T[source[n, l], i] − own[n, k] at i = own_item[n, k]."""
+
+    omega_NL: Tensor
+    source_NL: Tensor
+    item_IJ: Tensor
+    value_IJ: Tensor
+    own_NK: Tensor | None = None
+    own_item_NK: Tensor | None = None
+
+
+def add_counted(logits: Tensor, terms: CountedTerms, rows: slice) -> None:
+    """Add the counted part of these rows to their logits, in place."""
+    for item, value, omega in _lags(terms, rows):
+        logits.scatter_add_(1, item, value * omega)
+    if terms.own_NK is not None and terms.own_item_NK is not None:
+        logits.scatter_add_(1, terms.own_item_NK[rows], -terms.own_NK[rows])
+
+
+def _lags(terms: CountedTerms, rows: slice) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Return items (n, J), values (n, J) and weights (n, 1) of one lag after the other: less is held at once."""
+    for source, omega in zip(terms.source_NL[rows].unbind(1), terms.omega_NL[rows].unbind(1), strict=True):
+        yield terms.item_IJ[source], terms.value_IJ[source], omega[:, None]
+
+
 class _CrossEntropy(torch.autograd.Function):
     """Loss and gradients in one pass over the logits, chunk by chunk.
 
-    The gradient of the mean of log Σ exp(⟨s, q_i⟩ + b_i) − (⟨s, q_y⟩ + b_y) with respect to the logits is
-    (softmax − onehot) / N, so it can be used up while the chunk is there, and only the sums over chunks are kept.
+    The gradient of the mean of log Σ exp(logit_i) − logit_y with respect to the logits is (softmax − onehot) / N, so
+    it can be used up while the chunk is there, and only the sums over chunks are kept.
     """
 
     @staticmethod
-    def forward(ctx: Any, s_ND: Tensor, weight_ID: Tensor, bias_I: Tensor, target_N: Tensor) -> Tensor:
+    def forward(
+        ctx: Any,
+        s_ND: Tensor,
+        weight_ID: Tensor,
+        bias_I: Tensor,
+        omega_NL: Tensor | None,
+        own_NK: Tensor | None,
+        target_N: Tensor,
+        terms: CountedTerms | None,
+    ) -> Tensor:
         n = len(s_ND)
-        rows = max(_CHUNK_BYTES // (4 * len(weight_ID)), 1)
+        n_rows = max(_CHUNK_BYTES // (4 * len(weight_ID)), 1)
         ds_ND, dweight_ID, dbias_I = torch.empty_like(s_ND), torch.zeros_like(weight_ID), torch.zeros_like(bias_I)
+        domega_NL = None if omega_NL is None else torch.empty_like(omega_NL)
+        down_NK = None if own_NK is None else torch.empty_like(own_NK)
         total = s_ND.new_zeros(())
-        for first in range(0, n, rows):
-            s, y = s_ND[first : first + rows], target_N[first : first + rows, None]
+        for first in range(0, n, n_rows):
+            rows = slice(first, min(first + n_rows, n))
+            s, y = s_ND[rows], target_N[rows, None]
             logits = torch.addmm(bias_I, s, weight_ID.T)
+            if terms is not None:
+                add_counted(logits, terms, rows)
             largest = logits.amax(dim=1, keepdim=True)
             wanted = logits.gather(1, y)
-            p = logits.sub_(largest).exp_()
-            mass = p.sum(dim=1, keepdim=True)
+            error = logits.sub_(largest).exp_()
+            mass = error.sum(dim=1, keepdim=True)
             total += (mass.log() + largest - wanted).sum()
-            p.div_(mass)
-            p.scatter_add_(1, y, torch.full_like(mass, -1.0))
-            torch.mm(p, weight_ID, out=ds_ND[first : first + rows])
-            dweight_ID.addmm_(p.T, s)
-            dbias_I += p.sum(dim=0)
-        ctx.save_for_backward(ds_ND / n, dweight_ID / n, dbias_I / n)
+            error.div_(mass)
+            error.scatter_add_(1, y, torch.full_like(mass, -1.0))
+            torch.mm(error, weight_ID, out=ds_ND[rows])
+            dweight_ID.addmm_(error.T, s)
+            dbias_I += error.sum(dim=0)
+            if terms is not None and domega_NL is not None:
+                for lag, (item, value, _) in enumerate(_lags(terms, rows)):
+                    domega_NL[rows, lag] = (error.gather(1, item) * value).sum(dim=1)
+            if terms is not None and down_NK is not None and terms.own_item_NK is not None:
+                down_NK[rows] = -error.gather(1, terms.own_item_NK[rows])
+        gradients = (ds_ND, dweight_ID, dbias_I, domega_NL, down_NK)
+        ctx.gradients = tuple(None if gradient is None else gradient / n for gradient in gradients)
         return total / n
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        ds_ND, dweight_ID, dbias_I = ctx.saved_tensors
-        [gradient] = gradients
-        return gradient * ds_ND, gradient * dweight_ID, gradient * dbias_I, None
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
+        [factor] = upstream
+        return (*(None if gradient is None else factor * gradient for gradient in ctx.gradients), None, None)
 
 
-def cross_entropy(s_ND: Tensor, weight_ID: Tensor, bias_I: Tensor, target_N: Tensor) -> Tensor:
-    """Return the mean cross-entropy of the targets under softmax(⟨s, q_i⟩ + b_i) over all items.
+def cross_entropy(
+    s_ND: Tensor, weight_ID: Tensor, bias_I: Tensor, target_N: Tensor, terms: CountedTerms | None = None
+) -> Tensor:
+    """Return the mean cross-entropy of the targets under the softmax of ⟨s, q_i⟩ + b_i + counted_i over all items.
+
+    Gradients reach the states, the items' vectors and biases, and the weights `omega` and `own` of the counted part.
 
     Example:
         >>> s, q, b = torch.zeros(2, 3), torch.ones(4, 3), torch.zeros(4)
         >>> round(cross_entropy(s, q, b, torch.tensor([0, 1])).exp().item(), 4)  # all four alike
         4.0
     """
-    return _CrossEntropy.apply(s_ND, weight_ID, bias_I, target_N)  # type: ignore[no-any-return, no-untyped-call]
+    omega, own = (None, None) if terms is None else (terms.omega_NL, terms.own_NK)
+    return _CrossEntropy.apply(s_ND, weight_ID, bias_I, omega, own, target_N, terms)  # type: ignore[no-any-return, no-untyped-call]

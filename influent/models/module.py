@@ -1,4 +1,4 @@
-"""What a module has to offer to be trained: states from a batch, a loss and scores from states."""
+"""What a module has to offer to be trained and asked: a loss and scores from a batch."""
 
 from __future__ import annotations
 
@@ -10,16 +10,12 @@ from influent.models.batch import Batch
 
 
 class SequenceModule(nn.Module, ABC):
-    """A module over sequences. Shapes: B batch, Q questions, N states, D embedding, I items."""
+    """A module over sequences. Shapes: B batch, I items."""
 
     @abstractmethod
-    def states(self, batch: Batch) -> Tensor:
-        """Return s_BQD, what is known at each moment asked about."""
+    def loss(self, batch: Batch) -> Tensor:
+        """Return the mean loss over the batch's targets, of which there is at least one."""
 
     @abstractmethod
-    def scores(self, s_ND: Tensor) -> Tensor:
-        """Return the score of every item, (N, I)."""
-
-    @abstractmethod
-    def loss(self, s_ND: Tensor, target_N: Tensor) -> Tensor:
-        """Return the mean loss of these targets."""
+    def scores(self, batch: Batch) -> Tensor:
+        """Return the score of every item at the batch's only question, (B, I)."""

@@ -22,10 +22,12 @@ from influent.errors import ConfigError, SchemaError, nearest
 from influent.models.additive import AdditiveModule
 from influent.models.batch import Batch, Batcher, training_windows
 from influent.models.config import ModelConfig, TrainConfig
+from influent.models.counted import TransitionTable
 from influent.models.credits import Credits, sources_of
 from influent.models.model import check_fitted
 from influent.models.ranks import BATCH, target_ranks
 from influent.models.train import TrainingLog, train_module
+from influent.models.transitions import PairDecay
 from influent.progress import Progress
 
 Task = Literal["ranking"]
@@ -93,7 +95,7 @@ class Predictor:
         self.scaling = fit_scaling(learned, self.model.scaling)
         self._context_values = _context_values(self.vocab, self.model.context)
         self._is_timed = train.time_us is not None
-        self._assemble(_device(self.train.device))
+        self._assemble(_device(self.train.device), self._table(learned))
         self.log = train_module(
             self._module,
             lambda rng: self._training_batches(learned, rng),
@@ -111,8 +113,7 @@ class Predictor:
         parts = [np.zeros((0, self.vocab.n_items), np.float32)]
         with torch.inference_mode():
             for _, batch in self._moment_batches(moments):
-                states = self._module.states(batch)[:, 0]
-                parts.append(self._module.scores(states).cpu().numpy())
+                parts.append(self._module.scores(batch).cpu().numpy())
         return np.concatenate(parts)
 
     def credits(self, moments: Moments, candidates: np.ndarray) -> Credits:
@@ -126,11 +127,10 @@ class Predictor:
         with torch.inference_mode():
             for rows, batch in self._moment_batches(moments):
                 wanted = torch.from_numpy(candidates[rows].astype(np.int64)).to(batch.item_BT.device)
-                q_BCD = self._module.item_out(wanted).double()
-                terms_BTC = self._module.contributions(batch).double() @ q_BCD.transpose(1, 2)
-                credit.append(terms_BTC[batch.mask_BQT[:, 0]].cpu().numpy())
-                for name, vector_BD in zip(context, self._module.context_vectors(batch), strict=True):
-                    context[name][rows] = torch.einsum("bd,bcd->bc", vector_BD.double(), q_BCD).cpu().numpy()
+                credit_BTC, context_BC = self._module.credits(batch, wanted)
+                credit.append(credit_BTC[batch.mask_BQT[:, 0]].cpu().numpy())
+                for name, term_BC in zip(context, context_BC, strict=True):
+                    context[name][rows] = term_BC.cpu().numpy()
         return Credits(offsets=offsets, place=place, credit=np.concatenate(credit), bias=bias, context=context)
 
     def save(self, folder: Path) -> None:
@@ -162,12 +162,29 @@ class Predictor:
         tensors = load_file(folder / "model.safetensors")
         predictor.popularity = tensors.pop("popularity").numpy()
         predictor.log = TrainingLog(**json.loads((folder / "metrics.json").read_text()))
-        predictor._assemble(_device("auto"))
+        # Only the width of the table is needed: its entries are among the tensors.
+        entries = tensors.get("counted.item_IJ")
+        table = None if entries is None else TransitionTable.empty(predictor.vocab.n_items, entries.shape[1])
+        predictor._assemble(_device("auto"), table)
         predictor._module.load_state_dict(tensors)
         predictor._module.eval()
         return predictor
 
-    def _assemble(self, device: torch.device) -> None:
+    def _table(self, train: Sequences) -> TransitionTable | None:
+        """Count the transitions of the very events that are trained on, so that a user's own can be taken out."""
+        if self.model.count_len == 0:
+            return None
+        pairs = PairDecay(
+            window=self.model.count_window, decay=self.model.count_decay, reverse=self.model.count_reverse
+        )
+        return TransitionTable.build(
+            train,
+            pairs,
+            popularity_power=self.model.count_popularity_power,
+            n_entries=self.model.count_entries,
+        )
+
+    def _assemble(self, device: torch.device, table: TransitionTable | None) -> None:
         """Make the module and the batcher that the data and the settings call for."""
         n_values = tuple(len(values) for values in self._context_values.values())
         n_items, n_actions = self.vocab.n_items, len(self.vocab.actions)
@@ -181,6 +198,7 @@ class Predictor:
                 n_numbers=len(self.scaling.names),
                 n_values=n_values,
                 is_timed=self._is_timed,
+                table=table,
             )
         self._module = module.to(device)
         self._batcher = Batcher(

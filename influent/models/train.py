@@ -92,11 +92,10 @@ def _epoch(
     total, n_targets = 0.0, 0
     for batch in batches:
         on_device = batch.to(device)
-        wanted = on_device.target_BQ >= 0
-        n = int(wanted.sum())
+        n = int((on_device.target_BQ >= 0).sum())
         if n == 0:
             continue
-        loss = module.loss(module.states(on_device)[wanted], on_device.target_BQ[wanted])
+        loss = module.loss(on_device)
         if not torch.isfinite(loss):
             raise DataError(
                 "the training loss is not finite. Lower TrainConfig.learning_rate, or look for wild values in the log "

@@ -81,7 +81,9 @@ def test_an_empty_history_has_only_the_bias(fitted, split):
 
 def test_events_after_the_moment_change_nothing(fitted, split):
     at_test = split.test.take(slice(0, 4))
-    cut = at_test.sequences.until(np.where(np.diff(at_test.sequences.offsets) > 0, at_test.sequences.offsets[1:] - 1, 0))
+    cut = at_test.sequences.until(
+        np.where(np.diff(at_test.sequences.offsets) > 0, at_test.sequences.offsets[1:] - 1, 0)
+    )
     same = influent.latest_moments(cut, at_test.user_idx)
     if getattr(getattr(fitted, "model", None), "knows_moment", False):
         same = influent.Moments(**{**vars(same), "time_us": at_test.time_us})
