@@ -294,6 +294,11 @@ def _one_message() -> Iterator[None]:
             raise
         typer.echo(f"influent: {error}", err=True)
         sys.exit(2)
+    except OSError as error:
+        if _STATE["debug"]:
+            raise
+        typer.echo(f"influent: {error}. What was there before is as it was.", err=True)
+        sys.exit(2)
     except KeyboardInterrupt:
         typer.echo("influent: stopped; what was there before is as it was.", err=True)
         sys.exit(130)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from influent import schema
@@ -40,7 +41,7 @@ class Recommendations:
 
     def of(self, user_id: Any) -> list[dict[str, Any]]:
         """Return a user's list, each row with its `reasons`: the ledger's rows for it."""
-        rows = [row for row in self.table.to_pylist() if row[schema.USER_ID] == user_id]
+        rows = self.table.filter(pc.equal(self.table.column(schema.USER_ID), user_id)).to_pylist()
         return [{**row, "reasons": self.ledger.of(row[schema.PREDICTION_ID]).to_pylist()} for row in rows]
 
     def save(self, folder: Path) -> None:

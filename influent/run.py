@@ -142,12 +142,29 @@ def _files(step: str) -> tuple[str, ...]:
     return _STEPS[step] + _SOMETIMES.get(step, ())
 
 
-def _steps_below(folder: Path, step: str) -> dict[str, Any]:
-    """Return what stays of the run that is there: the steps that `step` stands on, and its siblings."""
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        return {}
+def check_place(folder: str | Path) -> None:
+    """Refuse a place where no run folder can be made, before any work is done.
+
+    Raises:
+        RunFolderError: something that is not a run folder, or one of a newer version, is there.
+    """
+    folder = Path(folder)
+    if _is_free(folder):
+        return
     if not (folder / _MANIFEST).exists():
         raise RunFolderError(f"{folder} exists and is not a run folder. Choose another place: --run OTHER")
+    Run.open(folder)
+
+
+def _is_free(folder: Path) -> bool:
+    return not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
+
+
+def _steps_below(folder: Path, step: str) -> dict[str, Any]:
+    """Return what stays of the run that is there: the steps that `step` stands on, and its siblings."""
+    check_place(folder)
+    if _is_free(folder):
+        return {}
     steps = Run.open(folder).steps
     order = {"clean": 0, "fit": 1}
     rank = order.get(step, 2)

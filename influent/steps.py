@@ -30,7 +30,7 @@ from influent.models.ranks import Seen
 from influent.models.store import COUNTED, load_model
 from influent.progress import Progress
 from influent.recommendations import Recommendations, recommend
-from influent.run import CHECKPOINT, Run, writing
+from influent.run import CHECKPOINT, Run, check_place, writing
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,7 @@ def clean_log(
         users: a table of users, as for `read_users`.
     """
     progress = progress or Progress()
+    check_place(folder)
     engine = Engine(memory_limit_bytes=memory_limit_bytes)
     events = clean(read_events(log, engine=engine, **(columns or {})), **(rules or {}), progress=progress)
     sequences = build_sequences(
