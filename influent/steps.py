@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,11 @@ from influent import __version__
 from influent.data.artefacts import Artefacts, find_artefacts
 from influent.data.clean import CleaningReport, clean
 from influent.data.engine import Engine
-from influent.data.events import read_events, read_items, read_users
+from influent.data.events import Features, read_events, read_items, read_users
 from influent.data.moments import Moments, latest_moments, moments_of
 from influent.data.sequences import Sequences, build_sequences
 from influent.data.split import Split, Target, split_at, split_last
-from influent.errors import ConfigError, RunFolderError
+from influent.errors import ConfigError, RunFolderError, SchemaError
 from influent.evaluation.report import Report, evaluate
 from influent.influence.explain import explain
 from influent.influence.ledger import Ledger
@@ -83,8 +84,8 @@ def clean_log(
     events = clean(read_events(log, engine=engine, **(columns or {})), **(rules or {}), progress=progress)
     sequences = build_sequences(
         events,
-        items=None if items is None else read_items(items),
-        users=None if users is None else read_users(users),
+        items=None if items is None else _read_beside(read_items, items, "item", columns),
+        users=None if users is None else _read_beside(read_users, users, "user", columns),
         numbers=numbers,
         progress=progress,
     )
@@ -216,6 +217,15 @@ def recommend_run(
         with writing(run.folder, "recommend", settings) as new:
             recommendations.save(new)
     return recommendations
+
+
+def _read_beside(read: Callable[..., Features], table: Any, noun: str, columns: Mapping[str, Any] | None) -> Features:
+    """Read a table that lies beside the log; its id column may be called as in the log, or by our name."""
+    name = (columns or {}).get(noun)
+    if name is not None:
+        with contextlib.suppress(SchemaError):
+            return read(table, **{noun: name})
+    return read(table)
 
 
 def _moments_for(sequences: Sequences, users: Sequence[Any] | None) -> Moments:

@@ -156,3 +156,12 @@ def test_a_users_mistake_is_one_message_and_exit_code_2(run, tmp_path):
     done = influent_command("fit", run, "--config", tmp_path / "bad.toml")
     assert done.returncode == 2
     assert "has the section [trian]" in done.stderr
+
+
+def test_a_table_of_items_may_call_the_id_as_the_log_does(log, tmp_path):
+    (tmp_path / "items.csv").write_text("what,title\ni001,The First\n")
+    done = influent_command(
+        "clean", log / "log.csv", "--run", tmp_path / "run", "--items", tmp_path / "items.csv", *COLUMNS
+    )
+    assert done.returncode == 0, done.stderr
+    assert "The First" in pq.read_table(tmp_path / "run" / "items.parquet").column("title").to_pylist()

@@ -66,6 +66,10 @@ class Windows:
     def __len__(self) -> int:
         return len(self.start)
 
+    def n_batches(self, batch_size: int) -> int:
+        """Return how many batches an epoch has."""
+        return -(-len(self) // batch_size)
+
     def batches(self, batch_size: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
         """Return shuffled batches of windows; those of like length lie together, so that little is padding."""
         order = rng.permutation(len(self))

@@ -20,7 +20,7 @@ from influent.data.split import hold_out_last
 from influent.data.vocab import Vocab
 from influent.errors import ConfigError, SchemaError, nearest
 from influent.models.additive import AdditiveModule
-from influent.models.batch import Batch, Batcher, training_windows
+from influent.models.batch import Batch, Batcher, Windows, training_windows
 from influent.models.config import ModelConfig, TrainConfig
 from influent.models.counted import TransitionTable
 from influent.models.credits import Credits, sources_of
@@ -96,11 +96,13 @@ class Predictor:
         self._context_values = _context_values(self.vocab, self.model.context)
         self._is_timed = train.time_us is not None
         self._assemble(_device(self.train.device), self._table(learned))
+        windows = training_windows(learned, self.max_len)
         self.log = train_module(
             self._module,
-            lambda rng: self._training_batches(learned, rng),
+            lambda rng: self._training_batches(learned, windows, rng),
             lambda: self._validation_score(validation),
             self.train,
+            n_batches=windows.n_batches(self.train.batch_size),
             checkpoint=checkpoint,
             identity=self._identity(validation),
             progress=progress,
@@ -210,8 +212,7 @@ class Predictor:
             knows_moment=self.model.knows_moment,
         )
 
-    def _training_batches(self, train: Sequences, rng: np.random.Generator) -> Iterator[Batch]:
-        windows = training_windows(train, self.max_len)
+    def _training_batches(self, train: Sequences, windows: Windows, rng: np.random.Generator) -> Iterator[Batch]:
         for rows in windows.batches(self.train.batch_size, rng):
             yield self._batcher.window_batch(train, windows, rows)
 

@@ -19,7 +19,7 @@ from influent.errors import DataError
 from influent.models.batch import Batch
 from influent.models.config import TrainConfig
 from influent.models.module import SequenceModule
-from influent.progress import Progress
+from influent.progress import Advance, Progress
 
 
 @dataclass
@@ -41,6 +41,7 @@ def train_module(
     judge: Callable[[], float],
     config: TrainConfig,
     *,
+    n_batches: int,
     checkpoint: Path | None = None,
     identity: str = "",
     progress: Progress | None = None,
@@ -52,6 +53,7 @@ def train_module(
 
     Args:
         batches: returns an epoch's batches, shuffled by the generator.
+        n_batches: how many batches an epoch has, to say how far the work is.
         judge: returns the validation score of the module as it is; higher is better.
         checkpoint: a file to write after every epoch, and to resume from if it is there and has this identity.
         identity: what data and settings this training belongs to.
@@ -66,31 +68,37 @@ def train_module(
     if checkpoint is not None and checkpoint.exists():
         resumed = _resume(checkpoint, identity, module, optimizer, progress)
         log, best = resumed or (log, best)
-    with progress.track("fit", config.epochs) as advance, torch.random.fork_rng():
-        advance(len(log.epochs))
+    with progress.track("fit", config.epochs * n_batches) as advance, torch.random.fork_rng():
+        advance(len(log.epochs) * n_batches)
         for epoch in range(len(log.epochs), config.epochs):
             if log.epochs and epoch - log.best_epoch > config.patience:
                 break
             torch.manual_seed(config.seed * 1_000_003 + epoch)
-            loss = _epoch(module, optimizer, batches(np.random.default_rng([config.seed, epoch])), device)
+            shuffled = batches(np.random.default_rng([config.seed, epoch]))
+            loss = _epoch(module, optimizer, shuffled, device, advance)
             score = judge()
             log.epochs.append({"epoch": epoch, "loss": loss, "validation_ndcg@10": score})
             if score > log.best_score:
                 log.best_epoch, log.best_score, best = epoch, score, _weights(module)
             if checkpoint is not None:
                 _save_checkpoint(checkpoint, identity, module, optimizer, log, best)
-            advance(note=f"epoch {epoch + 1}: loss {loss:.3f}, validation NDCG@10 {score:.4f}")
+            advance(0, note=f"epoch {epoch + 1}: loss {loss:.3f}, validation NDCG@10 {score:.4f}")
     module.load_state_dict(best)
     module.eval()
     return log
 
 
 def _epoch(
-    module: SequenceModule, optimizer: torch.optim.Optimizer, batches: Iterator[Batch], device: torch.device
+    module: SequenceModule,
+    optimizer: torch.optim.Optimizer,
+    batches: Iterator[Batch],
+    device: torch.device,
+    advance: Advance,
 ) -> float:
     module.train()
     total, n_targets = 0.0, 0
     for batch in batches:
+        advance()
         on_device = batch.to(device)
         n = int((on_device.target_BQ >= 0).sum())
         if n == 0:

@@ -103,3 +103,6 @@ def test_every_event_is_a_target_exactly_once(lengths, max_len):
     targets = [t for a, b in zip(windows.first_target, windows.stop, strict=True) for t in range(a, b)]
     assert sorted(targets) == list(range(n))
     assert (windows.stop - windows.start <= max_len + 1).all()
+    batches = list(windows.batches(2, np.random.default_rng(0)))
+    assert len(batches) == windows.n_batches(2)
+    assert sorted(np.concatenate(batches).tolist()) == list(range(len(windows)))
