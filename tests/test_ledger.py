@@ -47,6 +47,16 @@ def test_what_came_next_is_explained_unless_told_otherwise(counts, split):
     assert ledger.predictions.column("user_id").to_pylist() == ["ann", "bob"]
 
 
+def test_each_moment_may_have_its_own_items(counts, split):
+    ledger = influent.explain(counts, split.test, items=[["a", "b"], ["c", "a"]])
+    assert ledger.predictions.column("item_id").to_pylist() == ["a", "b", "c", "a"]
+    assert ledger.predictions.column("user_id").to_pylist() == ["ann", "ann", "bob", "bob"]
+    with pytest.raises(
+        influent.ConfigError, match=r"one list for each of the 2 moments.*Got 2 lists of lengths \[1, 2\]"
+    ):
+        influent.explain(counts, split.test, items=[["a", "b"], ["c"]])
+
+
 def test_a_prediction_lists_bias_then_events_by_size_of_credit(counts, split):
     rows = influent.explain(counts, split.test, items=["b", "c"]).of(1).to_pylist()
     assert [row["source"] for row in rows] == ["bias", "event", "event", "event"]

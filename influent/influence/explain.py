@@ -31,8 +31,8 @@ def explain(
     if the two differ by more than 1e-4.
 
     Args:
-        items: ids of the items to explain, the same at every moment; by default what came next, and where that is
-            not known or not in the catalogue, the item with the highest score.
+        items: ids of the items to explain, the same at every moment, or one list of equal length for each moment; by
+            default what came next, and where that is not known or not in the catalogue, the best-scored item.
         top: give only this many events, those with the largest credits, a row of their own, and their sum with the
             rest stays exact through one `rest` row; by default every event the model read has a row.
         contrast: explain an item's score minus the mean score of its rivals, the `contrast` best-scored other
@@ -41,7 +41,7 @@ def explain(
     Raises:
         UnknownIdError: an item is not in the catalogue.
         UnbalancedLedgerError: the terms do not add up to a score.
-        ConfigError: `top` or `contrast` is out of range.
+        ConfigError: `top` or `contrast` is out of range, or the lists of items do not fit the moments.
         DataError: there is no moment to explain.
 
     Example:
@@ -50,9 +50,23 @@ def explain(
     """
     if items is None:
         return explain_idx(model, moments, None, top=top, contrast=contrast, progress=progress)
-    wanted = model.vocab.items.require_idx(items)
-    candidates = np.broadcast_to(wanted, (len(moments), len(wanted)))
+    candidates = _candidates(model, len(moments), items)
     return explain_idx(model, moments, candidates, top=top, contrast=contrast, progress=progress)
+
+
+def _candidates(model: Model, n_moments: int, items: Sequence[Any]) -> np.ndarray:
+    """Return the index of each item to explain at each moment, (N, C)."""
+    if not any(isinstance(some, list | tuple | np.ndarray) for some in items):
+        wanted = model.vocab.items.require_idx(items)
+        return np.broadcast_to(wanted, (n_moments, len(wanted)))
+    lengths = {len(some) for some in items}
+    if len(items) != n_moments or len(lengths) != 1:
+        raise ConfigError(
+            f"items must be one list for each of the {n_moments:,} moments, all equally long. Got {len(items):,} lists "
+            f"of lengths {sorted(lengths)}."
+        )
+    flat = model.vocab.items.require_idx([item for some in items for item in some])
+    return flat.reshape(n_moments, -1)
 
 
 def explain_idx(
