@@ -9,9 +9,9 @@ from torch.nn import functional
 import influent
 from influent.models import loss as loss_module
 from influent.models.batch import training_windows
-from influent.models.counted import TransitionTable
+from influent.models.lookup import Lookup
 from influent.models.loss import CountedTerms, cross_entropy
-from influent.models.transitions import PairDecay, count_transitions, top_of_rows
+from influent.models.transitions import PairDecay, TransitionTable, count_transitions, top_of_rows
 
 
 def sequences_of(*histories):
@@ -48,16 +48,20 @@ def test_the_loss_with_counted_terms_has_the_value_and_gradients_of_the_plain_on
     monkeypatch.setattr(loss_module, "_CHUNK_BYTES", chunk_bytes)
     torch.manual_seed(1)
     n, n_items = 6, 9
-    tensors = [torch.randn(n, 3), torch.randn(n_items, 3), torch.randn(n_items), torch.rand(n, 2), torch.rand(n, 4)]
-    source, own_item, target = torch.randint(5, (n, 2)), torch.randint(n_items, (n, 4)), torch.randint(n_items, (n,))
-    item, value = torch.randint(n_items, (5, 3)), torch.rand(5, 3)
+    tensors = [torch.randn(n, 3), torch.randn(n_items, 3), torch.randn(n_items), torch.rand(n, 2)]
+    target = torch.randint(n_items, (n,))
+    added = Lookup(torch.randint(5, (n, 2)), torch.randint(n_items, (5, 3)), torch.rand(5, 3))
+    taken_out = Lookup(torch.randint(7, (n, 2)), torch.randint(n_items, (7, 4)), torch.rand(7, 4))
     ours, plain = ([tensor.clone().requires_grad_() for tensor in tensors] for _ in range(2))
-    terms = CountedTerms(
-        omega_NL=ours[3], own_NK=ours[4], source_NL=source, item_IJ=item, value_IJ=value, own_item_NK=own_item
-    )
+    terms = CountedTerms(omega_NL=ours[3], added=added, taken_out=taken_out)
     cross_entropy(ours[0], ours[1], ours[2], target, terms).backward()
-    table = torch.zeros(5, n_items).index_put((torch.arange(5)[:, None], item), value, accumulate=True)
-    counted = (plain[3][..., None] * table[source]).sum(1).scatter_add(1, own_item, -plain[4])
+
+    def dense(table):
+        rows = torch.arange(len(table.item))[:, None]
+        whole = torch.zeros(len(table.item), n_items).index_put((rows, table.item), table.value, accumulate=True)
+        return whole[table.row]
+
+    counted = (plain[3][..., None] * (dense(added) - dense(taken_out))).sum(1)
     functional.cross_entropy(plain[0] @ plain[1].T + plain[2] + counted, target).backward()
     for a, b in zip(ours, plain, strict=True):
         assert torch.allclose(a.grad, b.grad, atol=1e-6)
@@ -89,7 +93,7 @@ def test_training_sees_the_counts_of_the_other_users_only(histories, n_entries):
         others = (count_transitions(train, pairs) - own).toarray() * table.row_I[:, None] * table.column_I * kept
         wanted = batch.target_BQ >= 0
         log_BQTM = module.log_kernels(batch)
-        terms = module._counted_terms(module.counted, batch, log_BQTM, wanted)
+        terms = module.counted.terms(batch, log_BQTM[..., -1], wanted)
         found = torch.zeros(int(wanted.sum()), train.vocab.n_items)
         loss_module.add_counted(found, terms, slice(None))
         omega = module.counted.weights(batch, log_BQTM[..., -1])[wanted].detach().numpy()

@@ -20,10 +20,10 @@ from torch.nn import functional
 
 from influent.models.batch import Batch
 from influent.models.config import ModelConfig
-from influent.models.counted import CountedPart, TransitionTable
-from influent.models.loss import CountedTerms, add_counted, cross_entropy
+from influent.models.counted import CountedPart
+from influent.models.loss import add_counted, cross_entropy
 from influent.models.module import SequenceModule
-from influent.models.transitions import PairDecay
+from influent.models.transitions import TransitionTable
 
 _LAG_KNOTS = 12
 _GAP_KNOTS = 16
@@ -54,12 +54,8 @@ class AdditiveModule(SequenceModule):
         self.context_in = nn.ModuleList(nn.Embedding(n + 1, dim, padding_idx=n) for n in n_values)
         self.project = nn.Linear(dim, heads * dim, bias=False)
         self.gate = nn.Linear(dim, heads)
-        pairs = PairDecay(window=config.count_window, decay=config.count_decay, reverse=config.count_reverse)
-        self.counted = (
-            None
-            if table is None
-            else CountedPart(table, n_actions=n_actions, count_len=min(config.count_len, config.max_len), pairs=pairs)
-        )
+        count_len = min(config.count_len, config.max_len)
+        self.counted = None if table is None else CountedPart(table, n_actions=n_actions, count_len=count_len)
         # The last kernel is the counted part's, where there is one.
         n_kernels = heads + (self.counted is not None)
         self.lag_log_weight = nn.Parameter(torch.zeros(n_kernels, _LAG_KNOTS))
@@ -127,7 +123,7 @@ class AdditiveModule(SequenceModule):
         """Return the mean cross-entropy of the batch's targets over the full catalogue."""
         wanted_BQ = batch.target_BQ >= 0
         log_BQTM = self.log_kernels(batch)
-        terms = None if self.counted is None else self._counted_terms(self.counted, batch, log_BQTM, wanted_BQ)
+        terms = None if self.counted is None else self.counted.terms(batch, log_BQTM[..., -1], wanted_BQ)
         s_ND = self.states(batch, log_BQTM)[wanted_BQ]
         return cross_entropy(s_ND, self.item_out.weight, self.bias, batch.target_BQ[wanted_BQ], terms)
 
@@ -137,23 +133,8 @@ class AdditiveModule(SequenceModule):
         scores_BI = torch.addmm(self.bias, self.states(batch, log_BQTM)[:, 0], self.item_out.weight.T)
         if self.counted is not None:
             everyone_BQ = torch.ones_like(batch.target_BQ, dtype=torch.bool)
-            terms = self._counted_terms(self.counted, batch, log_BQTM, everyone_BQ)
-            add_counted(scores_BI, terms, slice(None))
+            add_counted(scores_BI, self.counted.terms(batch, log_BQTM[..., -1], everyone_BQ), slice(None))
         return scores_BI
-
-    def _counted_terms(self, part: CountedPart, batch: Batch, log_BQTM: Tensor, wanted_BQ: Tensor) -> CountedTerms:
-        """Return the counted part at the wanted questions, in training without what the user put into T."""
-        omega_BQT = part.weights(batch, log_BQTM[..., -1])
-        source_NL, omega_NL = part.latest(batch, omega_BQT, wanted_BQ)
-        own_item_NK, own_NK = (None, None) if batch.own_item_BK is None else part.own_terms(batch, omega_BQT, wanted_BQ)
-        return CountedTerms(
-            omega_NL=omega_NL,
-            source_NL=source_NL,
-            item_IJ=part.item_IJ,
-            value_IJ=part.value_IJ,
-            own_NK=own_NK,
-            own_item_NK=own_item_NK,
-        )
 
     def credits(self, batch: Batch, wanted_BC: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Return each event's credit for each wanted item, (B, T, C), and each context column's, (B, C); float64."""
@@ -165,8 +146,7 @@ class AdditiveModule(SequenceModule):
         vector_BTD = torch.einsum("btm,btmd->btd", weight_BTM, value_BTMD)
         credit_BTC = vector_BTD.double() @ q_BCD.transpose(1, 2)
         if self.counted is not None:
-            omega_BT = self.counted.weights(batch, log_BQTM[..., -1])[:, 0]
-            credit_BTC = credit_BTC + self.counted.credits(batch, omega_BT, wanted_BC)
+            credit_BTC = credit_BTC + self.counted.credits(batch, log_BQTM[..., -1], wanted_BC)
         context = [torch.einsum("bd,bcd->bc", c_BD.double(), q_BCD) for c_BD in self.context_vectors(batch)]
         return credit_BTC, context
 

@@ -16,6 +16,8 @@ from torch import Tensor
 from influent.data.moments import Moments
 from influent.data.scaling import Scaling
 from influent.data.sequences import Sequences
+from influent.models.lookup import Lookup
+from influent.models.transitions import TransitionTable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,16 +39,12 @@ class Batch:
     """int64 codes of the context columns; a column's number of values where unknown"""
     target_BQ: Tensor
     """int64: the item that came next; −1 where none is to be learned"""
-    own_item_BK: Tensor | None = None
-    """int64: in training, the items of the user's whole sequence; `n_items` where unknown or there is none"""
-    own_place_B: Tensor | None = None
-    """int64: in training, where in that sequence the batch's first event lies"""
-    has_repeats: bool = False
-    """Whether any user of the training sequences has an item twice"""
+    own: Lookup | None = None
+    """In training a counted part: what each event's user put into the transitions from its item, row (B, T)"""
 
     def to(self, device: torch.device) -> Batch:
         """Return the batch on another device."""
-        moved: dict[str, Any] = {name: t.to(device) for name, t in vars(self).items() if isinstance(t, Tensor)}
+        moved: dict[str, Any] = {name: value.to(device) for name, value in vars(self).items() if value is not None}
         return replace(self, **moved)
 
 
@@ -60,8 +58,6 @@ class Windows:
     start: np.ndarray
     stop: np.ndarray
     first_target: np.ndarray
-    has_repeats: bool
-    """Whether any user has an item twice."""
 
     def __len__(self) -> int:
         return len(self.start)
@@ -99,9 +95,7 @@ def training_windows(train: Sequences, max_len: int) -> Windows:
     stop = np.minimum(begin[owner] + width + place * step, end[owner])
     start = np.maximum(stop - width, begin[owner])
     previous_stop = np.minimum(begin[owner] + width + (place - 1) * step, end[owner])
-    pairs = train.user_idx.astype(np.int64) * (train.vocab.n_items + 1) + train.item_idx
-    has_repeats = len(np.unique(pairs)) < len(pairs)
-    return Windows(start, stop, np.where(place == 0, begin[owner], previous_stop), has_repeats)
+    return Windows(start, stop, np.where(place == 0, begin[owner], previous_stop))
 
 
 class Batcher:
@@ -116,10 +110,11 @@ class Batcher:
         context_UC: np.ndarray,
         n_values: tuple[int, ...],
         knows_moment: bool,
+        table: TransitionTable | None,
     ) -> None:
         self._n_items, self._n_actions = n_items, n_actions
         self._scaling, self._context_UC, self._n_values = scaling, context_UC, n_values
-        self._knows_moment = knows_moment
+        self._knows_moment, self._table = knows_moment, table
 
     def window_batch(self, train: Sequences, windows: Windows, rows: np.ndarray) -> Batch:
         """Return windows with a question at each of their events."""
@@ -142,16 +137,10 @@ class Batcher:
         lag_BQT = np.broadcast_to(lag_QT, before_BQT.shape)
         user_B = train.user_idx[start]
         batch = self._batch(train, user_B, place_BT, exists_BT, lag_BQT, before_BQT, asked_BQ, target_BQ)
-        own_start, own_stop = train.offsets[user_B], train.offsets[user_B + 1]
-        own_BK = own_start[:, None] + np.arange(int((own_stop - own_start).max()))
-        own_exists_BK = own_BK < own_stop[:, None]
-        own_item_BK = train.item_idx[np.where(own_exists_BK, own_BK, own_start[:, None])]
-        return replace(
-            batch,
-            own_item_BK=_codes(own_item_BK, own_exists_BK, self._n_items),
-            own_place_B=torch.from_numpy(start - own_start),
-            has_repeats=windows.has_repeats,
-        )
+        if self._table is None:
+            return batch
+        own = self._table.own(train, user_B, place_BT)
+        return replace(batch, own=Lookup(*map(torch.from_numpy, (own.row_BT, own.item_RJ, own.value_RJ))))
 
     def moment_batch(self, moments: Moments, max_len: int) -> Batch:
         """Return the last `max_len` events before each moment, one question each."""

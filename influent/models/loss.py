@@ -1,6 +1,6 @@
 """States and targets to the cross-entropy over the full catalogue, without ever holding all of its logits.
 
-Shapes: N states, D embedding, I items, L latest events, J entries of a row of T, K events of a user's sequence.
+Shapes: N states, D embedding, I items, L latest events, J entries of a row.
 """
 
 from __future__ import annotations
@@ -12,34 +12,33 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from influent.models.lookup import Lookup
+
 _CHUNK_BYTES = 16 * 2**20
 """Logits held at a time. Small enough to be allocated from memory that is already mapped."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CountedTerms:
-    """The counted part of N rows of logits: Σ_l omega[n, l] · T[source[n, l], i] − own[n, k] at i = own_item[n, k]."""
+    """The counted part of N rows of logits: Σ_l omega[n, l] · (added − taken out)[n, l, i], looked up by (N, L)."""
 
     omega_NL: Tensor
-    source_NL: Tensor
-    item_IJ: Tensor
-    value_IJ: Tensor
-    own_NK: Tensor | None = None
-    own_item_NK: Tensor | None = None
+    added: Lookup
+    taken_out: Lookup | None = None
+
+    def lags(self, rows: slice) -> Iterator[tuple[int, Tensor, Tensor]]:
+        """Return for one lag after the other its place, items (n, J) and signed values (n, J)."""
+        for sign, table in ((1, self.added), (-1, self.taken_out)):
+            if table is not None:
+                for lag, row in enumerate(table.row[rows].unbind(1)):
+                    yield lag, table.item[row], sign * table.value[row]
 
 
 def add_counted(logits: Tensor, terms: CountedTerms, rows: slice) -> None:
     """Add the counted part of these rows to their logits, in place."""
-    for item, value, omega in _lags(terms, rows):
-        logits.scatter_add_(1, item, value * omega)
-    if terms.own_NK is not None and terms.own_item_NK is not None:
-        logits.scatter_add_(1, terms.own_item_NK[rows], -terms.own_NK[rows])
-
-
-def _lags(terms: CountedTerms, rows: slice) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Return items (n, J), values (n, J) and weights (n, 1) of one lag after the other: less is held at once."""
-    for source, omega in zip(terms.source_NL[rows].unbind(1), terms.omega_NL[rows].unbind(1), strict=True):
-        yield terms.item_IJ[source], terms.value_IJ[source], omega[:, None]
+    omega = terms.omega_NL[rows]
+    for lag, item, value in terms.lags(rows):
+        logits.scatter_add_(1, item, value * omega[:, lag, None])
 
 
 class _CrossEntropy(torch.autograd.Function):
@@ -56,15 +55,13 @@ class _CrossEntropy(torch.autograd.Function):
         weight_ID: Tensor,
         bias_I: Tensor,
         omega_NL: Tensor | None,
-        own_NK: Tensor | None,
         target_N: Tensor,
         terms: CountedTerms | None,
     ) -> Tensor:
         n = len(s_ND)
         n_rows = max(_CHUNK_BYTES // (4 * len(weight_ID)), 1)
         ds_ND, dweight_ID, dbias_I = torch.empty_like(s_ND), torch.zeros_like(weight_ID), torch.zeros_like(bias_I)
-        domega_NL = None if omega_NL is None else torch.empty_like(omega_NL)
-        down_NK = None if own_NK is None else torch.empty_like(own_NK)
+        domega_NL = None if omega_NL is None else torch.zeros_like(omega_NL)
         total = s_ND.new_zeros(())
         for first in range(0, n, n_rows):
             rows = slice(first, min(first + n_rows, n))
@@ -83,11 +80,9 @@ class _CrossEntropy(torch.autograd.Function):
             dweight_ID.addmm_(error.T, s)
             dbias_I += error.sum(dim=0)
             if terms is not None and domega_NL is not None:
-                for lag, (item, value, _) in enumerate(_lags(terms, rows)):
-                    domega_NL[rows, lag] = (error.gather(1, item) * value).sum(dim=1)
-            if terms is not None and down_NK is not None and terms.own_item_NK is not None:
-                down_NK[rows] = -error.gather(1, terms.own_item_NK[rows])
-        gradients = (ds_ND, dweight_ID, dbias_I, domega_NL, down_NK)
+                for lag, item, value in terms.lags(rows):
+                    domega_NL[rows, lag] += (error.gather(1, item) * value).sum(dim=1)
+        gradients = (ds_ND, dweight_ID, dbias_I, domega_NL)
         ctx.gradients = tuple(None if gradient is None else gradient / n for gradient in gradients)
         return total / n
 
@@ -102,12 +97,12 @@ def cross_entropy(
 ) -> Tensor:
     """Return the mean cross-entropy of the targets under the softmax of ⟨s, q_i⟩ + b_i + counted_i over all items.
 
-    Gradients reach the states, the items' vectors and biases, and the weights `omega` and `own` of the counted part.
+    Gradients reach the states, the items' vectors and biases, and the weights `omega` of the counted part.
 
     Example:
         >>> s, q, b = torch.zeros(2, 3), torch.ones(4, 3), torch.zeros(4)
         >>> round(cross_entropy(s, q, b, torch.tensor([0, 1])).exp().item(), 4)  # all four alike
         4.0
     """
-    omega, own = (None, None) if terms is None else (terms.omega_NL, terms.own_NK)
-    return _CrossEntropy.apply(s_ND, weight_ID, bias_I, omega, own, target_N, terms)  # type: ignore[no-any-return, no-untyped-call]
+    omega_NL = None if terms is None else terms.omega_NL
+    return _CrossEntropy.apply(s_ND, weight_ID, bias_I, omega_NL, target_N, terms)  # type: ignore[no-any-return, no-untyped-call]

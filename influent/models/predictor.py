@@ -22,12 +22,11 @@ from influent.errors import ConfigError, SchemaError, nearest
 from influent.models.additive import AdditiveModule
 from influent.models.batch import Batch, Batcher, Windows, training_windows
 from influent.models.config import ModelConfig, TrainConfig
-from influent.models.counted import TransitionTable
 from influent.models.credits import Credits, sources_of
 from influent.models.model import check_fitted
 from influent.models.ranks import BATCH, target_ranks
 from influent.models.train import TrainingLog, train_module
-from influent.models.transitions import PairDecay
+from influent.models.transitions import PairDecay, TransitionTable
 from influent.progress import Progress
 
 Task = Literal["ranking"]
@@ -210,6 +209,7 @@ class Predictor:
             context_UC=_context_codes(self.vocab, self._context_values),
             n_values=n_values,
             knows_moment=self.model.knows_moment,
+            table=table,
         )
 
     def _training_batches(self, train: Sequences, windows: Windows, rng: np.random.Generator) -> Iterator[Batch]:

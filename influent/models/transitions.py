@@ -7,11 +7,13 @@ before b, plus `reverse` times the same with a and b exchanged.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeAlias
 
 import numpy as np
 from scipy import sparse
 
+from influent.data.moments import ranges
 from influent.data.sequences import Sequences
 
 SparseMatrix: TypeAlias = Any
@@ -47,6 +49,99 @@ def count_transitions(train: Sequences, pairs: PairDecay) -> SparseMatrix:
         weight = np.full(int(together.sum()), pairs.decay ** (distance - 1))
         total = total + sparse.csr_array((weight, (before[together], after[together])), shape=total.shape)
     return sparse.csr_array(total + pairs.reverse * total.T if pairs.reverse else total)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnTransitions:
+    """What some users put into a table: one row for each user and item, to be taken out while training on them."""
+
+    row_BT: np.ndarray
+    """int64: the row of each event of a batch"""
+    item_RJ: np.ndarray
+    """int64: which item an entry is of; 0 where the row has fewer"""
+    value_RJ: np.ndarray
+    """float32; 0 where the row has fewer"""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TransitionTable:
+    """T: the largest entries of each row, and how counts were scaled: T[a, b] = C[a, b] · row[a] · column[b]."""
+
+    pairs: PairDecay
+    item_IJ: np.ndarray
+    """int64: which item an entry is of; 0 where the row has fewer"""
+    value_IJ: np.ndarray
+    """float32; 0 where the row has fewer"""
+    row_I: np.ndarray
+    column_I: np.ndarray
+
+    @classmethod
+    def build(cls, train: Sequences, pairs: PairDecay, *, popularity_power: float, n_entries: int) -> TransitionTable:
+        """Count the training sequences; divide columns by popularity, then rows by the root of their sum."""
+        counts = count_transitions(train, pairs)
+        column = np.maximum(train.item_counts(), 1.0) ** -popularity_power
+        row = 1 / np.sqrt(np.maximum(counts @ column, 1e-12))
+        item, value = top_of_rows(counts * column[None, :], n_entries)
+        value = (value * row[:, None]).astype(np.float32)
+        return cls(pairs=pairs, item_IJ=item, value_IJ=value, row_I=row, column_I=column)
+
+    @classmethod
+    def empty(cls, n_items: int, n_entries: int) -> TransitionTable:
+        """Return a table of the right shape, to load weights into."""
+        item, value = np.zeros((n_items, n_entries), np.int64), np.zeros((n_items, n_entries), np.float32)
+        return cls(pairs=PairDecay(), item_IJ=item, value_IJ=value, row_I=np.zeros(n_items), column_I=np.zeros(n_items))
+
+    @cached_property
+    def _keys(self) -> np.ndarray:
+        """Return the pairs that have an entry, as sorted numbers `before · (I + 1) + after`."""
+        keys = np.arange(len(self.item_IJ))[:, None] * (len(self.item_IJ) + 1) + self.item_IJ
+        return np.sort(keys[self.value_IJ > 0])
+
+    def own(self, train: Sequences, user_B: np.ndarray, place_BT: np.ndarray) -> OwnTransitions:
+        """Return what the users of a batch put into the table, over their whole sequences.
+
+        Args:
+            user_B: the user of each row of the batch.
+            place_BT: where the batch's events lie in the flat columns of `train`.
+        """
+        n_items = len(self.item_IJ)
+        users, which_B = np.unique(user_B, return_inverse=True)
+        start, length = train.offsets[users], np.diff(train.offsets)[users]
+        place = ranges(start, length)
+        owner = np.repeat(np.arange(len(users)), length)
+        item = np.where(train.item_idx[place] >= 0, train.item_idx[place], n_items).astype(np.int64)
+        row_key, row = np.unique(owner * (n_items + 1) + item, return_inverse=True)
+        of_row, after, weight = self._pairs_within(owner, item, row)
+        before = row_key[of_row] % (n_items + 1)
+        # What the table does not hold, because it was too small or is of an unknown item, needs no taking out.
+        asked = before * (n_items + 1) + after
+        keys = self._keys if len(self._keys) else np.array([-1])
+        held = keys[np.minimum(np.searchsorted(keys, asked), len(keys) - 1)] == asked
+        entry, where = np.unique(of_row[held] * (n_items + 1) + after[held], return_inverse=True)
+        count = np.bincount(where, weights=weight[held], minlength=len(entry))
+        entry_row, entry_item = np.divmod(entry, n_items + 1)
+        value = count * self.row_I[row_key[entry_row] % (n_items + 1)] * self.column_I[entry_item]
+        slot = np.arange(len(entry)) - np.searchsorted(entry_row, entry_row)
+        shape = (len(row_key), int(slot.max(initial=0)) + 1)
+        item_RJ, value_RJ = np.zeros(shape, np.int64), np.zeros(shape, np.float32)
+        item_RJ[entry_row, slot], value_RJ[entry_row, slot] = entry_item, value
+        first_B = (np.cumsum(length) - length)[which_B] - train.offsets[user_B]
+        return OwnTransitions(row_BT=row[first_B[:, None] + place_BT], item_RJ=item_RJ, value_RJ=value_RJ)
+
+    def _pairs_within(
+        self, owner: np.ndarray, item: np.ndarray, row: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return row, item that came after, and weight of all pairs within the window, both ways round."""
+        rows, items, weights = [], [], []
+        for distance in range(1, min(self.pairs.window, len(item) - 1) + 1):
+            together = owner[:-distance] == owner[distance:]
+            ahead, back = self.pairs.weight(np.array([distance, -distance])).tolist()
+            rows += [row[:-distance][together], row[distance:][together]]
+            items += [item[distance:][together], item[:-distance][together]]
+            n = int(together.sum())
+            weights += [np.full(n, ahead), np.full(n, back)]
+        none = np.zeros(0, np.int64)
+        return np.concatenate([none, *rows]), np.concatenate([none, *items]), np.concatenate([np.zeros(0), *weights])
 
 
 def top_of_rows(matrix: SparseMatrix, n: int) -> tuple[np.ndarray, np.ndarray]:
