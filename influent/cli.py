@@ -114,6 +114,7 @@ def fit(
     target: Annotated[str, typer.Option(help="With a split by time: predict the first, last or all events.")] = "first",
     config: Annotated[Path | None, typer.Option(help="TOML with [model] and [train] settings.")] = None,
     context: Annotated[list[str], typer.Option(help="User feature with a line of its own; repeatable.")] = [],  # noqa: B006
+    seen: Annotated[Seen | None, typer.Option(help="Whether validation lets items of the history come again.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Most passes over the training events.")] = None,
     seed: Annotated[int | None, typer.Option(help="Where all randomness comes from.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
@@ -123,7 +124,7 @@ def fit(
     from influent.models.config import ModelConfig, TrainConfig
 
     settings = _settings(config)
-    asked = {"epochs": epochs, "seed": seed, "device": device}
+    asked = {"epochs": epochs, "seed": seed, "device": device, "seen": None if seen is None else seen.value}
     train = settings.get("train", {}) | {name: value for name, value in asked.items() if value is not None}
     fitted, parts = steps.fit_run(
         run,

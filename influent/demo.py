@@ -27,7 +27,7 @@ WORLD = WorldConfig(n_users=1_000, n_items=150, horizon_days=60)
 """Small enough for a minute, large enough that what is recovered is no accident."""
 
 _WORLD_MODEL = ModelConfig(embedding_dim=32, max_len=50, dropout=0.3)
-_WORLD_TRAIN = TrainConfig(epochs=30, patience=3)
+_WORLD_TRAIN = TrainConfig(epochs=30, patience=3, seen="keep")
 _HEADLINE = ("HR@10", "NDCG@10")
 
 
@@ -51,7 +51,6 @@ def run_demo(folder: Path, out: Console, progress: Progress) -> None:
             progress,
             columns={"user": "who", "item": "what", "time": "when", "action": "did"},
             items=items,
-            seen="keep",
             model=_WORLD_MODEL,
             train=_WORLD_TRAIN,
         )
@@ -78,7 +77,8 @@ def run_on_log(
     seen: Seen = "exclude",
 ) -> None:
     """Clean, fit, evaluate, explain and recommend from a log of the caller's."""
-    _path(log, folder, out, progress, columns=columns, items=items, seen=seen, model=ModelConfig(), train=TrainConfig())
+    train = TrainConfig(seen=seen)
+    _path(log, folder, out, progress, columns=columns, items=items, model=ModelConfig(), train=train)
     place = shlex.quote(str(folder))
     out.print(f"The run folder is {folder}. Go on from here:")
     out.print(f"  influent recommend {place} --user USER_ID", markup=False, highlight=False, soft_wrap=True)
@@ -92,7 +92,6 @@ def _path(
     *,
     columns: Mapping[str, Any],
     items: Any,
-    seen: Seen,
     model: ModelConfig,
     train: TrainConfig,
 ) -> tuple[Ledger, np.ndarray]:
@@ -102,7 +101,7 @@ def _path(
     show.show_cleaning(out, cleaned.report, cleaned.artefacts)
     out.rule("fit and evaluate")
     _, split = fit_run(folder, model=model, train=train, split=SplitConfig(), progress=progress)
-    show.show_report(out, evaluate_run(folder, seen=seen, progress=progress), _HEADLINE)
+    show.show_report(out, evaluate_run(folder, seen=train.seen, progress=progress), _HEADLINE)
     out.rule("explain")
     ledger = explain_run(folder, progress=progress)
     out.print(
@@ -111,7 +110,7 @@ def _path(
         highlight=False,
     )
     out.rule("recommend")
-    recommendations = recommend_run(folder, seen=seen, k=3, progress=progress)
+    recommendations = recommend_run(folder, seen=train.seen, k=3, progress=progress)
     vocab = cleaned.sequences.vocab
     lengths = np.diff(cleaned.sequences.offsets)
     someone = vocab.users.ids[int(np.argsort(lengths, kind="stable")[len(lengths) // 2])].as_py()

@@ -103,6 +103,8 @@ class TrainConfig(_Checked):
     """Step size of AdamW."""
     weight_decay: float = 0.01
     """Decoupled weight decay of AdamW."""
+    seen: Literal["exclude", "keep"] = "exclude"
+    """Whether validation lets items of the history come again; as in the lists that the model is for."""
     seed: int = 0
     """Where all randomness comes from."""
     device: Device = "auto"
@@ -112,6 +114,7 @@ class TrainConfig(_Checked):
         for name in ("epochs", "patience", "batch_size"):
             self._check_int(name, 1)
         self._check_int("seed", 0)
+        self._check_one_of("seen", ("exclude", "keep"))
         self._check_real("learning_rate", 1e-12)
         self._check_real("weight_decay", 0.0)
         self._check_one_of("device", get_args(Device))

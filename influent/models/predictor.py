@@ -229,7 +229,7 @@ class Predictor:
             yield rows, self._batcher.moment_batch(moments.take(rows), self.max_len).to(device)
 
     def _validation_score(self, validation: Moments) -> float:
-        ranks, _ = target_ranks(self, validation)
+        ranks, _ = target_ranks(self, validation, seen=self.train.seen)
         return float(np.where(ranks <= 10, 1 / np.log2(1 + ranks), 0).mean())
 
     def _identity(self, validation: Moments) -> str:
