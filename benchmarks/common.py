@@ -23,9 +23,9 @@ def data_set(name: str) -> Path:
     return folder
 
 
-def write_result(name: str, content: dict[str, Any]) -> None:
-    """Write a result with what it was measured on, and print where."""
-    about = {
+def measured_on() -> dict[str, Any]:
+    """Return commit, machine and versions; to be asked before the work, since the files may change meanwhile."""
+    return {
         "measured": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": _git("rev-parse", "HEAD"),
         "uncommitted_changes": bool(_git("status", "--porcelain", "--", "influent", "benchmarks/*.py")),
@@ -40,10 +40,14 @@ def write_result(name: str, content: dict[str, Any]) -> None:
             **{package: version(package) for package in ("influent", "torch", "numpy", "scipy", "duckdb", "pyarrow")},
         },
     }
+
+
+def write_result(name: str, content: dict[str, Any]) -> None:
+    """Write a result as JSON, and print where."""
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
-    path.write_text(json.dumps({**about, **content}, indent=2) + "\n")
-    print(f"written: {path.relative_to(ROOT)}")
+    path.write_text(json.dumps(content, indent=2) + "\n")
+    print(f"written: {path.relative_to(ROOT)}", flush=True)
 
 
 def _git(*arguments: str) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 import influent
-from benchmarks.common import data_set, write_result
+from benchmarks.common import data_set, measured_on, write_result
 from influent.models.item_to_item import ItemToItem
 
 SEEDS = (0, 1, 2)
@@ -43,10 +43,17 @@ def settings(name: str) -> influent.ModelConfig:
 
 
 def run(name: str) -> None:
-    """Fit, judge and explain on one data set, and write the result."""
-    folder = data_set(name)
-    events = influent.clean(influent.read_events(folder / "events.parquet"))
+    """Fit, judge and explain on one data set, and write the result after every model."""
+    about = measured_on()
+    events = influent.clean(influent.read_events(data_set(name) / "events.parquet"))
     split = influent.split_last(influent.build_sequences(events))
+    about |= {
+        "protocol": split.protocol + "; full catalogue; seen items left out; not refitted with validation events",
+        "split": split.hash,
+        "n_events": len(events),
+        "n_users": split.test.sequences.n_users,
+        "n_items": split.train.vocab.n_items,
+    }
     rows: list[dict[str, Any]] = []
     for model in counted(name):
         started = time.perf_counter()
@@ -60,18 +67,8 @@ def run(name: str) -> None:
         row |= {"seed": seed, "settings": {"model": asdict(predictor.model), "train": asdict(predictor.train)}}
         row |= {"best_epoch": predictor.log.best_epoch, "validation_ndcg@10": predictor.log.best_score}
         rows.append(row | explained(predictor, split))
-    write_result(
-        name,
-        {
-            "protocol": split.protocol + "; full catalogue; seen items left out; not refitted with validation events",
-            "split": split.hash,
-            "n_events": len(events),
-            "n_users": split.test.sequences.n_users,
-            "n_items": split.train.vocab.n_items,
-            "models": rows,
-            "peak_rss_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
-        },
-    )
+        peak = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+        write_result(name, {**about, "models": rows, "peak_rss_mib": peak})
 
 
 def judged(model: influent.Model, split: influent.Split, fit_seconds: float) -> dict[str, Any]:

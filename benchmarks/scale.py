@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 import influent
-from benchmarks.common import write_result
+from benchmarks.common import measured_on, write_result
 
 SIZES = (1_000_000, 3_000_000, 10_000_000)
 EVENTS_PER_USER = 34.5
@@ -47,7 +47,7 @@ def measure(path: Path) -> dict[str, Any]:
 
 def main() -> None:
     """Simulate each size, measure it in a process of its own, and write the result."""
-    rows = []
+    about, rows = measured_on(), []
     with tempfile.TemporaryDirectory() as folder:
         for n_events in SIZES:
             path = Path(folder) / f"{n_events}.parquet"
@@ -57,7 +57,7 @@ def main() -> None:
             rows.append(json.loads(output))
             print(rows[-1], flush=True)
     per_event = [row["cpu_seconds"] / row["n_events"] for row in rows]
-    content = {"engine_memory_limit_bytes": MEMORY_LIMIT_BYTES, "sizes": rows}
+    content = {**about, "engine_memory_limit_bytes": MEMORY_LIMIT_BYTES, "sizes": rows}
     write_result("scale", {**content, "cpu_per_event_largest_over_smallest": round(per_event[-1] / per_event[0], 3)})
 
 

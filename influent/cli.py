@@ -126,11 +126,12 @@ def fit(
     settings = _settings(config)
     asked = {"epochs": epochs, "seed": seed, "device": device, "seen": None if seen is None else seen.value}
     train = settings.get("train", {}) | {name: value for name, value in asked.items() if value is not None}
+    parts_of = settings.get("model", {}) | ({"context": context} if context else {})
     fitted, parts = steps.fit_run(
         run,
         kind=model,
-        model=ModelConfig.from_dict(settings.get("model", {}) | ({"context": context} if context else {})),
-        train=TrainConfig.from_dict(train),
+        model=ModelConfig.from_dict(parts_of) if parts_of else None,
+        train=TrainConfig.from_dict(train) if train else None,
         split=steps.SplitConfig(at=split, target=target),  # type: ignore[arg-type]  # checked where it is used
         progress=_progress(),
     )
@@ -166,7 +167,7 @@ def explain(
 
     ledger = steps.explain_run(run, users=user, items=item, top=top, contrast=contrast, progress=_progress())
     out, vocab = show.console(), Vocab.load(run)
-    for prediction_id in range(min(len(ledger), 20) if user else 1):
+    for prediction_id in range(len(ledger) if user else 1):
         show.show_ledger(out, ledger, vocab, prediction_id, n_events=10)
     typer.echo(
         f"{len(ledger):,} predictions, {ledger.table.num_rows:,} credits, largest gap {ledger.largest_gap():.1e}"
@@ -209,7 +210,7 @@ def recommend(
     )
     out, vocab = show.console(), Vocab.load(run)
     users = list(dict.fromkeys(found.table.column("user_id").to_pylist()))
-    for someone in users if user else users[:1]:
+    for someone in users if user or events else users[:1]:
         typer.echo(f"for user {someone}:")
         show.show_recommendations(out, found, vocab, someone)
     if user is None and events is None:
@@ -270,12 +271,12 @@ def _settings(config: Path | None) -> dict[str, Any]:
     if config is None:
         return {}
     try:
-        settings = tomllib.loads(config.read_text())
-    except (OSError, tomllib.TOMLDecodeError) as error:
+        settings = tomllib.loads(config.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise ConfigError(f"{config} cannot be read as TOML: {error}.") from error
-    strange = sorted(set(settings) - {"model", "train"})
-    if strange:
-        raise ConfigError(f"{config} has the section [{strange[0]}]. It may have [model] and [train].")
+    for name, section in settings.items():
+        if name not in ("model", "train") or not isinstance(section, dict):
+            raise ConfigError(f"{config} has {name!r}. It may have the sections [model] and [train], each once.")
     return settings
 
 
@@ -298,11 +299,8 @@ def _one_message() -> Iterator[None]:
     except OSError as error:
         if _STATE["debug"]:
             raise
-        typer.echo(f"influent: {error}. What was there before is as it was.", err=True)
+        typer.echo(f"influent: {error}", err=True)
         sys.exit(2)
-    except KeyboardInterrupt:
-        typer.echo("influent: stopped; what was there before is as it was.", err=True)
-        sys.exit(130)
 
 
 def main() -> None:

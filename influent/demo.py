@@ -57,7 +57,7 @@ def run_demo(folder: Path, out: Console, progress: Progress) -> None:
     out.rule("the planted truth")
     _show_truth(out, ledger, _causes(world, folder, target_event_id))
     out.rule("your own log")
-    out.print(f"The run folder is {folder}. The same on your own log:")
+    out.print(f"The run folder is {folder}. The same on your own log:", markup=False)
     out.print(
         "  influent demo my-log.csv --user USER_COLUMN --item ITEM_COLUMN --time TIME_COLUMN --run runs/mine",
         markup=False,
@@ -80,7 +80,7 @@ def run_on_log(
     train = TrainConfig(seen=seen)
     _path(log, folder, out, progress, columns=columns, items=items, model=ModelConfig(), train=train)
     place = shlex.quote(str(folder))
-    out.print(f"The run folder is {folder}. Go on from here:")
+    out.print(f"The run folder is {folder}. Go on from here:", markup=False)
     out.print(f"  influent recommend {place} --user USER_ID", markup=False, highlight=False, soft_wrap=True)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,6 +80,7 @@ def recommend(
     candidates: Sequence[Any] | None = None,
     exclude: Sequence[Any] = (),
     n_reasons: int | None = 3,
+    handed_in: bool = False,
     progress: Progress | None = None,
 ) -> Recommendations:
     """Return the k best items at each moment, out of the full catalogue, with reasons that add up to each score.
@@ -95,9 +96,10 @@ def recommend(
         exclude: ids of items that may not.
         n_reasons: events with a row of their own for each recommendation; the others are one exact `rest` row.
             None for all.
+        handed_in: whether the moments' events were handed in rather than the log's, so that `served_from` says so.
 
     Raises:
-        ConfigError: `k` is out of range.
+        ConfigError: `k`, `seen` or `n_reasons` is out of range.
         UnknownIdError: a candidate or an excluded item is not in the catalogue.
         DataError: there is no moment, or no item may be recommended.
     """
@@ -106,6 +108,8 @@ def recommend(
         raise ConfigError(f"The 'k' parameter of recommend must be an int in the range [1, inf). Got {k!r} instead.")
     if seen not in ("exclude", "keep"):
         raise ConfigError(f"The 'seen' parameter of recommend must be 'exclude' or 'keep'. Got {seen!r} instead.")
+    if n_reasons is not None and (not isinstance(n_reasons, int) or n_reasons < 0):
+        raise ConfigError(f"'n_reasons' of recommend must be an int in the range [0, inf), or None. Got {n_reasons!r}.")
     if len(moments) == 0:
         raise DataError("there is nobody to recommend to. Give moments: latest_moments(sequences).")
     allowed = _allowed(model, candidates, exclude)
@@ -115,7 +119,7 @@ def recommend(
     with (progress or Progress()).track("recommend", len(moments)) as advance:
         for first in range(0, len(moments), BATCH):
             batch = moments.take(slice(first, first + BATCH))
-            table, ledger = _recommend_batch(model, batch, k, seen, allowed, n_reasons, n_done)
+            table, ledger = _recommend_batch(model, batch, k, seen, allowed, n_reasons, n_done, handed_in)
             n_done += table.num_rows
             tables.append(table)
             ledgers.append(ledger)
@@ -135,7 +139,14 @@ def _allowed(model: Model, candidates: Sequence[Any] | None, exclude: Sequence[A
 
 
 def _recommend_batch(
-    model: Model, moments: Moments, k: int, seen: Seen, allowed: np.ndarray, n_reasons: int | None, first_id: int
+    model: Model,
+    moments: Moments,
+    k: int,
+    seen: Seen,
+    allowed: np.ndarray,
+    n_reasons: int | None,
+    first_id: int,
+    handed_in: bool,
 ) -> tuple[pa.Table, Ledger]:
     from_events = _has_known_event(moments)
     scores = np.where(from_events[:, None], model.predict(moments), model.popularity.astype(np.float32))
@@ -149,7 +160,7 @@ def _recommend_batch(
     row, rank = np.nonzero(may)
     vocab = model.vocab
     chosen = items[row, rank]
-    is_new = moments.user_idx >= len(vocab.users)
+    is_new = (moments.user_idx >= len(vocab.users)) | handed_in
     source = np.where(from_events, np.where(is_new, HANDED_IN, HISTORY), POPULARITY)
     table = pa.table(
         {
@@ -182,32 +193,26 @@ def _reasons(
     n_reasons: int | None,
     first_id: int,
 ) -> Ledger:
-    """Return one ledger for all lists: one moment per listed item, so that lists may differ in length."""
+    """Return the ledger of all listed items, one moment each, so that lists may differ in length."""
     row, rank = np.nonzero(may)
-    chosen = items[row, rank][:, None]
-    parts = []
+    credits = model.credits(moments, items)
+    # A list from popularity owes nothing to events: its score is all the item's own.
+    length = np.where(from_events[row], np.diff(credits.offsets)[row], 0)
+    source = ranges(credits.offsets[row], length)
+    listed_scores = scores[row, items[row, rank]].astype(np.float64)
+
+    def own(term: np.ndarray, otherwise: np.ndarray | float) -> np.ndarray:
+        return np.where(from_events[row], term[row, rank], otherwise)[:, None]
+
+    listed = Credits(
+        offsets=np.concatenate([[0], np.cumsum(length)]),
+        place=credits.place[source],
+        credit=credits.credit[source, np.repeat(rank, length)][:, None],
+        bias=own(credits.bias, listed_scores),
+        context={name: own(term, 0.0) for name, term in credits.context.items()},
+    )
     note = LedgerNote(model=model.name, fitted_on=model.fitted_on, head="ranking", contrast=None, top=n_reasons)
-    # Runs of the same source stay together, so that prediction ids ascend.
-    for start, stop in _runs(from_events[row]):
-        part_moments, part_items = moments.take(row[start:stop]), chosen[start:stop]
-        part_scores = scores[row[start:stop], part_items[:, 0]][:, None].astype(np.float64)
-        if from_events[row[start]]:
-            credits = model.credits(part_moments, part_items)
-        else:
-            nothing = np.zeros(len(part_items) + 1, np.int64)
-            credits = Credits(offsets=nothing, place=nothing[:0], credit=np.zeros((0, 1)), bias=part_scores)
-        parts.append(ledger_of(part_moments, part_items, credits, part_scores, note, first_id + start))
-    if not parts:
-        empty = moments.take(slice(0, 0))
-        none = np.zeros((0, 1), np.int64)
-        parts.append(ledger_of(empty, none, model.credits(empty, none), np.zeros((0, 1)), note, first_id))
-    ledger = join_ledgers(parts)
+    chosen = items[row, rank][:, None]
+    ledger = ledger_of(moments.take(row), chosen, listed, listed_scores[:, None], note, first_id)
     ledger.check_balance()
     return ledger
-
-
-def _runs(flags: np.ndarray) -> Iterator[tuple[int, int]]:
-    """Return where stretches of equal flags begin and end."""
-    cuts = np.flatnonzero(np.diff(flags)) + 1
-    edges = [0, *cuts.tolist(), len(flags)] if len(flags) else []
-    yield from zip(edges[:-1], edges[1:], strict=True)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import shutil
 import tempfile
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from influent.errors import RunFolderError
 
@@ -31,6 +33,9 @@ _STEPS: dict[str, tuple[str, ...]] = {
 }
 """What each step always writes. Steps after `fit` stand on it and not on each other."""
 
+_ORDER = {"clean": 0, "fit": 1}
+"""All other steps come third."""
+
 _SOMETIMES = {
     "clean": ("items.parquet", "users.parquet"),
     # A model carries the vocabulary that it was fitted with.
@@ -38,8 +43,29 @@ _SOMETIMES = {
 }
 """What a step writes besides, if there is something to put in it."""
 
-CHECKPOINT = "checkpoint.safetensors"
-"""Where training that was stopped goes on from."""
+
+def checkpoint_of(folder: str | Path) -> Path:
+    """Return where a fit keeps what it goes on from: beside the run folder, which other steps may replace."""
+    folder = Path(folder).resolve()
+    return folder.parent / f".{folder.name}.checkpoint.safetensors"
+
+
+@contextmanager
+def fitting(folder: str | Path) -> Iterator[Path]:
+    """Keep other fits out of a run folder, give the place of the checkpoint, and clear it when the fit is written.
+
+    Raises:
+        RunFolderError: another fit is running there.
+    """
+    checkpoint = checkpoint_of(folder)
+    try:
+        with FileLock(checkpoint.with_suffix(".lock"), timeout=0):
+            yield checkpoint
+            checkpoint.unlink(missing_ok=True)
+    except Timeout as error:
+        raise RunFolderError(
+            f"another fit is running in {folder}. Wait for it, or fit in a run folder of its own."
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -48,7 +74,7 @@ class Run:
 
     folder: Path
     steps: Mapping[str, Mapping[str, Any]]
-    """Step name to the settings it ran with and when it ended."""
+    """Step name to an id of its own, the settings it ran with and when it ended."""
 
     @classmethod
     def open(cls, folder: str | Path) -> Run:
@@ -57,7 +83,7 @@ class Run:
         Raises:
             RunFolderError: the folder is not there, is no run folder, is damaged, or from a newer version.
         """
-        folder = Path(folder)
+        folder = Path(folder).resolve()
         if _waiting(folder).exists():
             with _lock(folder):
                 _recover(folder)
@@ -69,6 +95,8 @@ class Run:
         try:
             content = json.loads(manifest.read_text())
             version, steps = int(content["format_version"]), dict(content["steps"])
+            for about in steps.values():
+                dict(about["settings"])
         except (ValueError, KeyError, TypeError) as error:
             raise RunFolderError(f"{manifest} is damaged ({error}). Run influent clean again.") from error
         if version > FORMAT_VERSION:
@@ -85,25 +113,31 @@ class Run:
             RunFolderError: the step has not run, or one of its files is gone.
         """
         if step not in self.steps:
-            raise RunFolderError(f"{self.folder} has no {step} step yet. Run: influent {step} {self.folder}")
+            raise RunFolderError(f"{self.folder} has no {step} step yet. Run: {_command(step, self.folder)}")
         for name in _STEPS[step]:
             if not (self.folder / name).exists():
-                raise RunFolderError(f"{self.folder} lacks {name}. Run again: influent {step} {self.folder}")
+                raise RunFolderError(f"{self.folder} lacks {name}. Run again: {_command(step, self.folder)}")
         return self.steps[step]
 
 
 @contextmanager
-def writing(folder: str | Path, step: str, settings: Mapping[str, Any]) -> Iterator[Path]:
+def writing(
+    folder: str | Path, step: str, settings: Mapping[str, Any], *, stands_on: Run | None = None
+) -> Iterator[Path]:
     """Give a temporary folder to write a step's files into, then put it in the run folder's place.
 
     The files of earlier steps are carried over (as links, without copying); those of later steps, which stood on
     what is now replaced, are left behind. If the block is left by an error or the process is killed, the old run
     folder is as it was.
 
+    Args:
+        stands_on: the run as it was when the step read it.
+
     Raises:
-        RunFolderError: something that is not a run folder is in the way.
+        RunFolderError: something that is not a run folder is in the way, or a step that this one stands on was run
+            again meanwhile.
     """
-    folder = Path(folder).absolute()
+    folder = Path(folder).resolve()
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -111,14 +145,19 @@ def writing(folder: str | Path, step: str, settings: Mapping[str, Any]) -> Itera
             f"{folder.parent} cannot be made: {error.strerror}. Choose another place: --run OTHER"
         ) from error
     with _lock(folder):
-        yield from _writing(folder, step, settings)
+        yield from _writing(folder, step, settings, stands_on)
 
 
-def _writing(folder: Path, step: str, settings: Mapping[str, Any]) -> Iterator[Path]:
+def _writing(folder: Path, step: str, settings: Mapping[str, Any], stands_on: Run | None) -> Iterator[Path]:
     _recover(folder)
-    for left_by_a_kill in folder.parent.glob(f".{folder.name}.new-*"):
+    for left_by_a_kill in folder.parent.glob(f".{glob.escape(folder.name)}.new-*"):
         shutil.rmtree(left_by_a_kill, ignore_errors=True)
     old = _steps_below(folder, step)
+    for below in ("clean", "fit")[: _ORDER.get(step, 2)]:
+        if stands_on is not None and old.get(below) != stands_on.steps.get(below):
+            raise RunFolderError(
+                f"the {below} step of {folder} was run again meanwhile; this {step} is of the old one."
+            )
     new = Path(tempfile.mkdtemp(prefix=f".{folder.name}.new-", dir=folder.parent))
     try:
         for name in {name for done in old for name in _files(done)}:
@@ -129,13 +168,17 @@ def _writing(folder: Path, step: str, settings: Mapping[str, Any]) -> Iterator[P
             (new / name).unlink(missing_ok=True)
         yield new
         ended = datetime.now(UTC).isoformat(timespec="seconds")
-        steps = {**old, step: {"settings": dict(settings), "ended": ended}}
+        steps = {**old, step: {"id": uuid.uuid4().hex[:12], "settings": dict(settings), "ended": ended}}
         content = {"format_version": FORMAT_VERSION, "steps": steps}
         (new / _MANIFEST).write_text(json.dumps(content, indent=2, default=str) + "\n")
         new.chmod(0o755)
         _swap(folder, new)
     finally:
         shutil.rmtree(new, ignore_errors=True)
+
+
+def _command(step: str, folder: Path) -> str:
+    return f"influent clean LOG --run {folder}" if step == "clean" else f"influent {step} {folder}"
 
 
 def _files(step: str) -> tuple[str, ...]:
@@ -148,7 +191,9 @@ def check_place(folder: str | Path) -> None:
     Raises:
         RunFolderError: something that is not a run folder, or one of a newer version, is there.
     """
-    folder = Path(folder)
+    folder = Path(folder).resolve()
+    if Path.cwd().is_relative_to(folder):
+        raise RunFolderError(f"{folder} is where you are, and a run folder is replaced as a whole. Go out of it: cd ..")
     if _is_free(folder):
         return
     if not (folder / _MANIFEST).exists():
@@ -166,9 +211,8 @@ def _steps_below(folder: Path, step: str) -> dict[str, Any]:
     if _is_free(folder):
         return {}
     steps = Run.open(folder).steps
-    order = {"clean": 0, "fit": 1}
-    rank = order.get(step, 2)
-    return {name: about for name, about in steps.items() if name != step and order.get(name, 2) <= rank and rank > 0}
+    rank = _ORDER.get(step, 2)
+    return {name: about for name, about in steps.items() if name != step and _ORDER.get(name, 2) <= rank and rank > 0}
 
 
 def _swap(folder: Path, new: Path) -> None:
@@ -189,8 +233,9 @@ def _recover(folder: Path) -> None:
 
 
 def _waiting(folder: Path) -> Path:
-    return folder.absolute().parent / f".{folder.absolute().name}.old"
+    return folder.parent / f".{folder.name}.old"
 
 
 def _lock(folder: Path) -> FileLock:
-    return FileLock(folder.absolute().parent / f".{folder.absolute().name}.lock")
+    # A singleton may be taken again by who holds it: `Run.open` is also called under the lock.
+    return FileLock(folder.parent / f".{folder.name}.lock", is_singleton=True)

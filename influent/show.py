@@ -24,8 +24,9 @@ _SPANS_S = (("year", 31_557_600), ("day", 86_400), ("hour", 3_600), ("minute", 6
 
 def console() -> Console:
     """Return a console for standard output; a pipe gets lines wide enough not to be cut."""
-    plain = Console()
-    return plain if plain.is_terminal else Console(width=120)
+    # Titles and ids are shown as they are: `:car:` in one is no picture.
+    plain = Console(emoji=False)
+    return plain if plain.is_terminal else Console(width=120, emoji=False)
 
 
 def show_cleaning(out: Console, report: CleaningReport, artefacts: Artefacts) -> None:

@@ -8,7 +8,7 @@ import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from influent.data.moments import Moments, latest_moments, moments_of
 from influent.data.sequences import Sequences, build_sequences
 from influent.data.split import Split, Target, split_at, split_last
 from influent.errors import ConfigError, RunFolderError, SchemaError
-from influent.evaluation.report import Report, evaluate
+from influent.evaluation.report import Report, check_lengths, evaluate
 from influent.influence.explain import explain
 from influent.influence.ledger import Ledger
 from influent.models.config import ModelConfig, TrainConfig
@@ -31,7 +31,7 @@ from influent.models.ranks import Seen
 from influent.models.store import COUNTED, load_model
 from influent.progress import Progress
 from influent.recommendations import Recommendations, recommend
-from influent.run import CHECKPOINT, Run, check_place, writing
+from influent.run import Run, check_place, fitting, writing
 
 
 @dataclass(frozen=True)
@@ -50,12 +50,19 @@ class SplitConfig:
     at: str = "last"
     target: Target = "first"
 
+    def __post_init__(self) -> None:
+        if self.target not in get_args(Target):
+            raise ConfigError(f"target must be one of {', '.join(get_args(Target))}. Got {self.target!r}.")
+
     def split(self, sequences: Sequences) -> Split:
         """Return training sequences, validation and test moments."""
         if self.at == "last":
             return split_last(sequences)
-        share = self.at.replace(".", "", 1).isdigit()
-        return split_at(sequences, float(self.at) if share else self.at, target=self.target)
+        try:
+            cut: str | float = float(self.at)
+        except ValueError:
+            cut = self.at
+        return split_at(sequences, cut, target=self.target)
 
 
 def clean_log(
@@ -121,20 +128,22 @@ def fit_run(
     run, split_config = Run.open(folder), split or SplitConfig()
     run.require("clean")
     parts = split_config.split(Sequences.load(run.folder))
-    fitted: Model
-    checkpoint = run.folder / CHECKPOINT
-    if kind == "additive":
-        from influent.models.predictor import Predictor
-
-        predictor = Predictor(model=model, train=train)
-        fitted = predictor.fit(parts.train, parts.validation, checkpoint=checkpoint, progress=progress)
-    elif kind in COUNTED:
-        fitted = COUNTED[kind]().fit(parts.train, progress=progress)
-    else:
+    if kind != "additive" and kind not in COUNTED:
         raise ConfigError(f"there is no model {kind!r}. There are: additive, {', '.join(COUNTED)}.")
-    settings = {"split": asdict(split_config), "split_hash": parts.hash, "versions": _versions()}
-    with writing(folder, "fit", settings) as new:
-        fitted.save(new)
+    if kind in COUNTED and (model or train):
+        raise ConfigError(f"the model {kind!r} only counts; it takes no settings of the additive model.")
+    with fitting(run.folder) as checkpoint:
+        fitted: Model
+        if kind == "additive":
+            from influent.models.predictor import Predictor
+
+            predictor = Predictor(model=model, train=train)
+            fitted = predictor.fit(parts.train, parts.validation, checkpoint=checkpoint, progress=progress)
+        else:
+            fitted = COUNTED[kind]().fit(parts.train, progress=progress)
+        settings = {"split": asdict(split_config), "split_hash": parts.hash, "versions": _versions()}
+        with writing(folder, "fit", settings, stands_on=run) as new:
+            fitted.save(new)
     return fitted, parts
 
 
@@ -151,13 +160,14 @@ def evaluate_run(
     Args:
         against: the models to stand beside it; by default popularity and decayed counts.
     """
+    check_lengths(k)
     run, model, parts = _fitted(folder)
     others = [Popularity(), DecayedCounts()] if against is None else against
     rivals = [other.fit(parts.train, progress=progress) for other in others if other.name != model.name]
     report = evaluate(
         [model, *rivals], parts.test, k=k, seen=seen, protocol=parts.protocol, split=parts.hash, progress=progress
     )
-    with writing(run.folder, "evaluate", {"k": list(k), "seen": seen}) as new:
+    with writing(run.folder, "evaluate", {"k": list(k), "seen": seen}, stands_on=run) as new:
         (new / "evaluation.json").write_text(report.to_json())
         (new / "evaluation.md").write_text(report.to_markdown())
     return report
@@ -184,7 +194,8 @@ def explain_run(
         moments = latest_moments(sequences, sequences.vocab.users.require_idx(users))
         return explain(model, moments, items=items, top=top, contrast=contrast, progress=progress)
     ledger = explain(model, parts.test, items=items, top=top, contrast=contrast, progress=progress)
-    with writing(run.folder, "explain", {"items": items, "top": top, "contrast": contrast}) as new:
+    settings = {"items": items, "top": top, "contrast": contrast}
+    with writing(run.folder, "explain", settings, stands_on=run) as new:
         ledger.save(new)
     return ledger
 
@@ -210,11 +221,11 @@ def recommend_run(
         handed_in = build_sequences(
             clean(read_events(events, **(columns or {}))), numbers=parts.train.number_names, vocab=model.vocab
         )
-        return recommend(model, _moments_for(handed_in, users), **settings, progress=progress)
+        return recommend(model, _moments_for(handed_in, users), handed_in=True, **settings, progress=progress)
     moments = _moments_for(parts.test.sequences, users)
     recommendations = recommend(model, moments, **settings, progress=progress)
     if users is None:
-        with writing(run.folder, "recommend", settings) as new:
+        with writing(run.folder, "recommend", settings, stands_on=run) as new:
             recommendations.save(new)
     return recommendations
 
@@ -230,7 +241,7 @@ def _read_beside(read: Callable[..., Features], table: Any, noun: str, columns: 
 
 def _moments_for(sequences: Sequences, users: Sequence[Any] | None) -> Moments:
     if users is not None:
-        return moments_of(sequences, users)
+        return moments_of(sequences, list(dict.fromkeys(users)))
     return latest_moments(sequences, np.flatnonzero(np.diff(sequences.offsets)))
 
 

@@ -139,3 +139,12 @@ def test_causes_are_not_looked_for_in_a_short_ledger(split):
         recover_causes(influent.explain(model, split.test, top=1), np.array([0, 0]))
     with pytest.raises(influent.DataError, match="no prediction has its cause"):
         recover_causes(influent.explain(model, split.test), np.array([-1, -1]))
+
+
+def test_models_of_one_name_and_no_models_are_refused(split):
+    model = influent.Popularity().fit(split.train)
+    for models in ([], [model, model]):
+        with pytest.raises(influent.ConfigError, match="at least one model, and no two of one name"):
+            influent.evaluate(models, split.test)
+    with pytest.raises(influent.ConfigError, match="'seen' parameter of evaluate"):
+        influent.evaluate([model], split.test, seen="banana")

@@ -111,5 +111,21 @@ def test_what_is_asked_wrongly_is_said(model, sequences):
         influent.recommend(model, moments, candidates=["x"])
     with pytest.raises(influent.DataError, match="no item may be recommended"):
         influent.recommend(model, moments, candidates=["a"], exclude=["a"])
+    with pytest.raises(influent.ConfigError, match="'n_reasons' of recommend must be an int"):
+        influent.recommend(model, moments, n_reasons=-1)
     with pytest.raises(influent.DataError, match="nobody to recommend to"):
         influent.recommend(model, moments.take(slice(0, 0)))
+
+
+def test_a_stranger_has_no_time(model, sequences):
+    log = pa.table({"user_id": [1, 1], "item_id": ["a", "b"], "timestamp": [1_700_000_000, 1_700_000_060]})
+    timed = influent.build_sequences(influent.read_events(log))
+    found = influent.recommend(influent.Popularity().fit(timed), influent.moments_of(timed, [404, 1]), k=1, seen="keep")
+    assert found.ledger.predictions.column("time_us").to_pylist() == [None, 1_700_000_060_000_000]
+
+
+def test_a_known_user_may_be_served_from_events_handed_in(model):
+    log = pa.table({"user_id": [1], "item_id": ["a"]})
+    handed_in = influent.build_sequences(influent.read_events(log), vocab=model.vocab)
+    found = influent.recommend(model, influent.moments_of(handed_in, [1]), k=1, handed_in=True)
+    assert found.table.column("served_from").to_pylist() == ["events handed in"]

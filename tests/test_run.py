@@ -1,5 +1,6 @@
 """A run folder is replaced as a whole or not at all."""
 
+import contextlib
 import json
 import os
 
@@ -7,7 +8,7 @@ import pytest
 
 import influent
 from influent import run as run_module
-from influent.run import FORMAT_VERSION, Run, writing
+from influent.run import FORMAT_VERSION, Run, checkpoint_of, fitting, writing
 
 
 def write(folder, step, **files):
@@ -135,3 +136,50 @@ def test_a_missing_step_or_file_is_named(tmp_path):
     (tmp_path / "run" / "sequences.parquet").unlink()
     with pytest.raises(influent.RunFolderError, match="lacks sequences.parquet"):
         Run.open(tmp_path / "run").require("clean")
+
+
+def test_a_step_of_what_was_replaced_meanwhile_is_refused(tmp_path):
+    clean_step(tmp_path / "run", "old")
+    read = Run.open(tmp_path / "run")
+    clean_step(tmp_path / "run", "new")
+    with pytest.raises(influent.RunFolderError, match="was run again meanwhile"):
+        write_of(read, "fit")
+    assert (tmp_path / "run" / "events.parquet").read_text() == "new"
+
+
+def write_of(read, step):
+    with writing(read.folder, step, {}, stands_on=read) as new:
+        (new / "model.safetensors").write_text("of the old events")
+
+
+def test_two_fits_do_not_share_a_run_folder(tmp_path):
+    with fitting(tmp_path / "run"), pytest.raises(influent.RunFolderError, match="another fit is running"):
+        fitting(tmp_path / "run").__enter__()
+
+
+def test_a_checkpoint_is_kept_when_a_fit_fails_and_cleared_when_it_ends(tmp_path):
+    with contextlib.suppress(RuntimeError), fitting(tmp_path / "run") as checkpoint:
+        checkpoint.write_text("three epochs")
+        raise RuntimeError
+    assert checkpoint_of(tmp_path / "run").read_text() == "three epochs"
+    with fitting(tmp_path / "run"):
+        pass
+    assert not checkpoint_of(tmp_path / "run").exists()
+
+
+def test_a_run_folder_behind_a_link_is_replaced_where_it_is(tmp_path):
+    clean_step(tmp_path / "real", "old")
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    clean_step(tmp_path / "link", "new")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "real" / "events.parquet").read_text() == "new"
+    write(tmp_path / "link", "recommend", recommendations="lists")
+    assert "recommendations.parquet" in names(tmp_path / "real")
+
+
+def test_the_folder_one_stands_in_is_not_replaced(tmp_path, monkeypatch):
+    clean_step(tmp_path / "run", "old")
+    monkeypatch.chdir(tmp_path / "run")
+    with pytest.raises(influent.RunFolderError, match=r"is where you are.*Go out of it: cd \.\."):
+        clean_step(".")
+    assert (tmp_path / "run" / "events.parquet").read_text() == "old"

@@ -144,6 +144,10 @@ def test_settings_out_of_range_are_refused():
         influent.ModelConfig(dropout=1)
     with pytest.raises(influent.ConfigError, match="no setting 'learing_rate'. Did you mean 'learning_rate'"):
         influent.TrainConfig.from_dict({"learing_rate": 0.1})
+    with pytest.raises(influent.ConfigError, match="knows_moment must be true or false. Got 'false'"):
+        influent.ModelConfig(knows_moment="false")
+    with pytest.raises(influent.ConfigError, match="context must be a list of different names"):
+        influent.ModelConfig(context=("plan", "plan"))
     with pytest.raises(influent.ConfigError, match="device must be one of"):
         influent.TrainConfig(device="tpu")
     users = influent.read_users(pa.table({"user_id": [1], "city": ["Oslo"]}))
@@ -163,3 +167,58 @@ def test_a_model_refuses_sequences_with_other_numbers():
     other = influent.build_sequences(influent.read_events(log), vocab=model.vocab)
     with pytest.raises(influent.SchemaError, match=r"these sequences have \('value',\)"):
         model.predict(influent.latest_moments(other))
+
+
+def test_validation_without_targets_is_refused():
+    split = checkerboard(n_users=6)
+    model = influent.Predictor(model=TINY, train=influent.TrainConfig(epochs=1))
+    with pytest.raises(influent.DataError, match="no validation moment has a target"):
+        model.fit(split.train, influent.latest_moments(split.train))
+
+
+def test_a_fit_that_fails_leaves_no_model_behind():
+    split = checkerboard(n_users=6)
+    model = influent.Predictor(model=influent.ModelConfig(context=("city",)), train=influent.TrainConfig(epochs=1))
+    with pytest.raises(influent.SchemaError, match="no user feature"):
+        model.fit(split.train, split.validation)
+    with pytest.raises(influent.NotFittedError):
+        model.predict(split.test)
+
+
+def test_validation_can_let_seen_items_come_again():
+    log = pa.table({"user_id": np.repeat(np.arange(20), 10), "item_id": np.tile(np.arange(5), 40)})
+    split = influent.split_last(influent.build_sequences(influent.read_events(log)))
+    best = {}
+    for seen in ("exclude", "keep"):
+        settings = influent.TrainConfig(epochs=10, seen=seen)
+        best[seen] = influent.Predictor(model=TINY, train=settings).fit(split.train, split.validation).log.best_score
+    assert best["exclude"] == 0.0
+    assert best["keep"] > 0.2
+
+
+def test_indices_of_another_vocabulary_are_refused():
+    split = checkerboard(n_users=6)
+    other = influent.build_sequences(influent.read_events(pa.table({"user_id": [1], "item_id": ["z"]})))
+    models = [influent.Popularity(), influent.Predictor(model=TINY, train=influent.TrainConfig(epochs=1))]
+    for model in models:
+        model.fit(split.train, split.validation)
+        with pytest.raises(influent.SchemaError, match="count item_id by another vocabulary"):
+            model.predict(influent.latest_moments(other))
+
+
+def test_a_context_that_json_cannot_hold_is_refused_before_training():
+    users = influent.read_users(pa.table({"user_id": [0], "since": pa.array([0], pa.date32())}))
+    log = pa.table({"user_id": [0] * 4, "item_id": list("abab")})
+    sequences = influent.build_sequences(influent.read_events(log), users=users)
+    with pytest.raises(influent.SchemaError, match="context 'since' holds dates such as"):
+        influent.Predictor(model=influent.ModelConfig(context=("since",))).fit(sequences)
+
+
+def test_a_wild_number_does_not_unbalance_a_ledger():
+    rng = np.random.default_rng(0)
+    log = {"user_id": np.repeat(np.arange(10), 8), "item_id": rng.integers(0, 5, 80), "value": rng.normal(100, 10, 80)}
+    log["value"][7::8] = 1e9
+    log["value"][6::8] = 1e9
+    split = influent.split_last(influent.build_sequences(influent.read_events(pa.table(log))))
+    model = influent.Predictor(model=TINY, train=influent.TrainConfig(epochs=3)).fit(split.train, split.validation)
+    assert influent.explain(model, split.test).largest_gap() <= 1e-4

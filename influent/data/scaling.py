@@ -14,9 +14,14 @@ from influent.errors import ConfigError
 Method = Literal["standard", "minmax", "robust"]
 
 
+_BOUND = 10.0
+
+
 @dataclass(frozen=True)
 class Scaling:
-    """`(x − center) / spread` for each numeric column; a missing number becomes 0, the centre.
+    """`(x − center) / spread` for each numeric column, between −10 and 10; a missing number becomes 0, the centre.
+
+    The bounds keep one wild number from drowning the sum that it is a term of.
 
     Example:
         >>> Scaling("minmax", ("value",), (1.0,), (4.0,)).apply(np.array([[1.0], [5.0], [np.nan]])).tolist()
@@ -31,7 +36,7 @@ class Scaling:
     def apply(self, numbers: np.ndarray) -> np.ndarray:
         """Return the scaled numbers, float32 (E, F)."""
         scaled = (numbers - np.asarray(self.center)) / np.asarray(self.spread)
-        return np.asarray(np.nan_to_num(scaled, nan=0.0), dtype=np.float32)
+        return np.asarray(np.nan_to_num(np.clip(scaled, -_BOUND, _BOUND), nan=0.0), dtype=np.float32)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain lists, for JSON."""

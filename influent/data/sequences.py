@@ -97,6 +97,11 @@ class Sequences:
         known = self.item_idx[self.item_idx >= 0]
         return np.bincount(known, minlength=self.vocab.n_items)
 
+    def popularity(self) -> np.ndarray:
+        """Return the share of all events of known items that are each item's, float64 (n_items,)."""
+        counts = self.item_counts()
+        return np.asarray(counts / max(counts.sum(), 1))
+
     def save(self, folder: Path) -> None:
         """Write `sequences.parquet` and the vocabulary's tables."""
         self.vocab.save(folder)

@@ -166,6 +166,10 @@ def _moments(
     )
 
 
+_FIRST_CUT_US = 10**12
+"""Twelve days into 1970: a number below it, such as 2024, is no moment in microseconds."""
+
+
 def _moment_us(cut: str | int | float, times: np.ndarray) -> int:
     if isinstance(cut, str):
         return microseconds(cut)
@@ -173,6 +177,6 @@ def _moment_us(cut: str | int | float, times: np.ndarray) -> int:
         raise ConfigError(f"a cut must be an ISO 8601 text or a number. Got {cut!r}.")
     if 0 < cut < 1:
         return int(np.quantile(times, cut, method="higher"))
-    if 1 < cut <= LAST_US:
+    if _FIRST_CUT_US < cut <= LAST_US:
         return int(cut)
     raise ConfigError(f"a cut must be a time (ISO 8601, or microseconds), or a share between 0 and 1. Got {cut!r}.")

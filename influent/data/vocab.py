@@ -111,11 +111,12 @@ class Vocab:
         return replace(self, users=Ids(self.users.kind, pa.concat_arrays([known, new])))
 
     def title(self, item_idx: int) -> str:
-        """Return the item's title where one is known, otherwise its id."""
-        if self.item_features is not None and "title" in self.item_features.column_names:
-            title = self.item_features.column("title")[item_idx].as_py()
-            if title:
-                return str(title)
+        """Return the item's title, or its text, where one is known, otherwise its id."""
+        for column in ("title", "text"):
+            if self.item_features is not None and column in self.item_features.column_names:
+                title = self.item_features.column(column)[item_idx].as_py()
+                if title:
+                    return str(title)
         return str(self.items.ids[item_idx].as_py())
 
     def save(self, folder: Path) -> None:

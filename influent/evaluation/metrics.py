@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from influent.models.ranks import ndcg
+
 
 def hit_rate(ranks: np.ndarray, offsets: np.ndarray, k: int) -> np.ndarray:
     """Return 1 where any target stands at rank k or better, else 0.
@@ -18,21 +20,6 @@ def hit_rate(ranks: np.ndarray, offsets: np.ndarray, k: int) -> np.ndarray:
         [1.0, 0.0]
     """
     return (_sum(ranks <= k, offsets) > 0).astype(np.float64)
-
-
-def ndcg(ranks: np.ndarray, offsets: np.ndarray, k: int) -> np.ndarray:
-    """Return the discounted gain of the targets up to rank k, divided by the most there could be.
-
-    The gain of a target is 1, its discount log2(1 + rank); the best order puts min(n, k) targets first. Järvelin and
-    Kekäläinen, Cumulated gain-based evaluation of IR techniques, 2002, with binary gains.
-
-    Example:
-        >>> ndcg(np.array([1.0, 3.0]), np.array([0, 2]), k=10).round(4).tolist()  # (1 + 1/2) / (1 + 1/log2(3))
-        [0.9197]
-    """
-    gain = _sum(np.where(ranks <= k, 1 / np.log2(1 + ranks), 0.0), offsets)
-    best = np.concatenate([[0.0], np.cumsum(1 / np.log2(np.arange(2, k + 2)))])
-    return np.asarray(gain / best[np.minimum(np.diff(offsets), k)])
 
 
 def reciprocal_rank(ranks: np.ndarray, offsets: np.ndarray, k: int) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -77,6 +77,16 @@ class Report:
         return "\n".join([*lines, "", self.caption()]) + "\n"
 
 
+def check_lengths(k: Sequence[int]) -> None:
+    """Refuse lengths of lists that are no lengths.
+
+    Raises:
+        ConfigError: `k` is empty, or holds something else than ints from 1.
+    """
+    if any(isinstance(length, bool) or not isinstance(length, int) or length < 1 for length in k) or not k:
+        raise ConfigError(f"The 'k' parameter of evaluate must hold ints in the range [1, inf). Got {list(k)} instead.")
+
+
 def evaluate(
     models: Sequence[Model],
     moments: Moments,
@@ -99,8 +109,12 @@ def evaluate(
         DataError: no moment has a target.
         ConfigError: a list length is out of range.
     """
-    if any(isinstance(length, bool) or not isinstance(length, int) or length < 1 for length in k) or not k:
-        raise ConfigError(f"The 'k' parameter of evaluate must hold ints in the range [1, inf). Got {list(k)} instead.")
+    check_lengths(k)
+    if seen not in get_args(Seen):
+        raise ConfigError(f"The 'seen' parameter of evaluate must be 'exclude' or 'keep'. Got {seen!r} instead.")
+    names = [model.name for model in models]
+    if not names or len(set(names)) < len(names):
+        raise ConfigError(f"evaluate needs at least one model, and no two of one name. Got {names}.")
     moments = moments.take(np.flatnonzero(moments.target_stop > moments.stop))
     if len(moments) == 0:
         raise DataError("no moment has a target, so there is nothing to judge by. Use the moments of a split.")

@@ -56,6 +56,8 @@ def explain(
 
 def _candidates(model: Model, n_moments: int, items: Sequence[Any]) -> np.ndarray:
     """Return the index of each item to explain at each moment, (N, C)."""
+    if isinstance(items, str) or len(items) == 0:
+        raise ConfigError(f"items must be a list of item ids with at least one. Got {items!r}.")
     if not any(isinstance(some, list | tuple | np.ndarray) for some in items):
         wanted = model.vocab.items.require_idx(items)
         return np.broadcast_to(wanted, (n_moments, len(wanted)))
@@ -98,12 +100,12 @@ def explain_idx(
 def _check(model: Model, moments: Moments, top: int | None, contrast: int | None) -> None:
     if len(moments) == 0:
         raise DataError("there is no moment to explain. Build some: split(...).test or latest_moments(sequences).")
-    if top is not None and top < 0:
-        raise ConfigError(f"The 'top' parameter of explain must be an int in the range [0, inf). Got {top} instead.")
-    if contrast is not None and not 1 <= contrast < model.vocab.n_items:
+    if top is not None and (not isinstance(top, int) or top < 0):
+        raise ConfigError(f"The 'top' parameter of explain must be an int in the range [0, inf). Got {top!r} instead.")
+    if contrast is not None and (not isinstance(contrast, int) or not 1 <= contrast < model.vocab.n_items):
         raise ConfigError(
             f"The 'contrast' parameter of explain must be an int in the range [1, {model.vocab.n_items - 1}] "
-            f"(the number of other items). Got {contrast} instead."
+            f"(the number of other items). Got {contrast!r} instead."
         )
 
 

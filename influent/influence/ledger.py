@@ -196,11 +196,13 @@ def _assemble(
         return np.where(none, -1, values[at]) if len(values) else np.full(len(at), -1)
 
     users = vocab.users.to_ids(moments.user_idx)
-    gap = None if sequences.time_us is None or times is None else times[moment] - of_event(sequences.time_us)
+    event_times = pa.nulls(len(at), pa.int64())
+    if sequences.time_us is not None:
+        event_times = pa.array(of_event(sequences.time_us), mask=none)
     columns: dict[str, Any] = {
         schema.PREDICTION_ID: first_id + prediction,
         schema.USER_ID: users.take(pa.array(moment)),
-        schema.TIME_US: pa.nulls(len(at), pa.int64()) if times is None else times[moment],
+        schema.TIME_US: times.take(pa.array(moment)),
         schema.ITEM_ID: vocab.items.to_ids(candidates.reshape(-1)).take(pa.array(prediction)),
         schema.HEAD: _labels([note.head], np.zeros(len(at), np.int64)),
         schema.SOURCE: _labels([rows.source for rows in parts], kind),
@@ -210,7 +212,7 @@ def _assemble(
         schema.SOURCE_ITEM_ID: vocab.items.to_ids(of_event(sequences.item_idx)),
         schema.SOURCE_ACTION: vocab.actions.to_ids(of_event(sequences.action_idx)),
         schema.LAG: pa.array((moments.stop[moment] - place).astype(np.int32), mask=none),
-        schema.GAP_US: pa.nulls(len(at), pa.int64()) if gap is None else pa.array(gap, mask=none),
+        schema.GAP_US: pc.subtract(times.take(pa.array(moment)), event_times),
         schema.CREDIT: np.concatenate([rows.credit for rows in parts])[order],
     }
     table = pa.table(columns).cast(schema.ledger_schema(vocab.users.ids.type, vocab.items.ids.type))
@@ -218,20 +220,21 @@ def _assemble(
     predictions = {
         schema.PREDICTION_ID: first_id + np.arange(candidates.size),
         schema.USER_ID: users.take(pa.array(owner)),
-        schema.TIME_US: pa.nulls(len(owner), pa.int64()) if times is None else times[owner],
+        schema.TIME_US: times.take(pa.array(owner)),
         schema.ITEM_ID: vocab.items.to_ids(candidates.reshape(-1)),
         schema.SCORE: scores.reshape(-1).astype(np.float64),
     }
     return Ledger(table=table, predictions=pa.table(predictions), note=note)
 
 
-def _moment_times(moments: Moments) -> np.ndarray | None:
-    """Return the moment, or where it is not known the time of the latest event, int64 (N,)."""
-    if moments.time_us is not None or moments.sequences.time_us is None:
-        return moments.time_us
-    if len(moments.sequences) == 0:
-        return np.zeros(len(moments), np.int64)
-    return np.asarray(moments.sequences.time_us[np.maximum(moments.stop - 1, 0)])
+def _moment_times(moments: Moments) -> pa.Array:
+    """Return the moment, or where it is not known the time of the latest event, or null; int64 (N,)."""
+    times = moments.sequences.time_us
+    if moments.time_us is not None:
+        return pa.array(moments.time_us)
+    if times is None or len(times) == 0:
+        return pa.nulls(len(moments), pa.int64())
+    return pa.array(times[np.maximum(moments.stop - 1, 0)], mask=moments.stop == moments.start)
 
 
 def _labels(labels: Sequence[str | None], codes: np.ndarray) -> pa.Array:

@@ -81,7 +81,7 @@ class AdditiveModule(SequenceModule):
             # Heads begin as decays of different length: half the weight at lag 2, 4, 8 ….
             knots = torch.arange(_LAG_KNOTS) / self._lag_scale
             for head in range(self.n_heads):
-                self.lag_log_weight[head] = -torch.expm1(knots) * math.log(2) / 2 ** (head + 1)
+                self.lag_log_weight[head] = -torch.expm1(knots) * math.log(2) * 2.0 ** -(head + 1)
             if self.counted is not None:
                 self.lag_log_weight[-1] = -torch.expm1(knots) * math.log(2) / 2
 

@@ -28,11 +28,11 @@ class _Checked:
         values = {key: tuple(value) if isinstance(value, list) else value for key, value in plain.items()}
         return cls(**values)
 
-    def _check_int(self, name: str, least: int) -> None:
+    def _check_int(self, name: str, least: int, below: float = float("inf")) -> None:
         value = getattr(self, name)
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value < below:
             raise ConfigError(
-                f"{type(self).__name__}.{name} must be an int in the range [{least}, inf). Got {value!r}."
+                f"{type(self).__name__}.{name} must be an int in the range [{least}, {below}). Got {value!r}."
             )
 
     def _check_real(self, name: str, least: float, below: float = float("inf")) -> None:
@@ -61,7 +61,8 @@ class ModelConfig(_Checked):
     """Whether the time between an event and the moment shapes its weight; needs a log with times."""
     knows_moment: bool = False
     """Whether the time of the target is known when it is predicted. This is a privilege: a service that recommends
-    to whoever comes has it, a forecast made the day before has not. Without it, gaps count from the latest event."""
+    to whoever comes has it, a forecast made the day before has not. Without it, and at a
+    moment whose time is not given, gaps count from the latest event."""
     context: tuple[str, ...] = ()
     """User features that get a line of their own in every score."""
     count_len: int = 20
@@ -80,11 +81,17 @@ class ModelConfig(_Checked):
     """How values and numeric context are scaled."""
 
     def __post_init__(self) -> None:
+        for name in ("uses_gaps", "knows_moment"):
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigError(f"ModelConfig.{name} must be true or false. Got {getattr(self, name)!r}.")
+        names = self.context
+        if not isinstance(names, tuple) or not all(isinstance(n, str) for n in names) or len(set(names)) < len(names):
+            raise ConfigError(f"ModelConfig.context must be a list of different names. Got {names!r}.")
         for name in ("embedding_dim", "n_heads", "max_len", "count_entries", "count_window"):
             self._check_int(name, 1)
         self._check_int("count_len", 0)
         for name in ("count_decay", "count_reverse", "count_popularity_power"):
-            self._check_real(name, 0.0)
+            self._check_real(name, 0.0, 1.0 + 1e-9)
         self._check_real("dropout", 0.0, 1.0)
         self._check_one_of("scaling", get_args(Method))
 
@@ -113,7 +120,7 @@ class TrainConfig(_Checked):
     def __post_init__(self) -> None:
         for name in ("epochs", "patience", "batch_size"):
             self._check_int(name, 1)
-        self._check_int("seed", 0)
+        self._check_int("seed", 0, 2**31)
         self._check_one_of("seen", ("exclude", "keep"))
         self._check_real("learning_rate", 1e-12)
         self._check_real("weight_decay", 0.0)

@@ -23,8 +23,8 @@ from influent.data.sequences import Sequences
 from influent.data.vocab import Vocab
 from influent.errors import ConfigError
 from influent.models.credits import Credits, sources_of
-from influent.models.model import check_fitted
-from influent.models.transitions import PairDecay, count_transitions, top_of_rows
+from influent.models.model import check_fitted, check_same_ids
+from influent.models.transitions import PairDecay, count_transitions, scaling_of, top_of_rows
 from influent.progress import Progress
 
 Weights: TypeAlias = Any
@@ -60,13 +60,13 @@ class ItemToItem:
         with (progress or Progress()).track(f"fit {self.name}", 1) as advance:
             self.bias, self.weights = self._learn(train)
             advance()
-        self.popularity = _shares(train.item_idx, train.vocab.n_items)
+        self.popularity = train.popularity()
         self.vocab, self.fitted_on = train.vocab, train.fingerprint
         return self
 
     def predict(self, moments: Moments) -> np.ndarray:
         """Return a score for every item at each moment, float32 (N, n_items)."""
-        check_fitted(self)
+        check_same_ids(self, moments)
         offsets, _, item, strength = self._sources(moments)
         shape = (len(moments), self.vocab.n_items)
         history = sparse.csr_array((strength, item, offsets), shape=shape)
@@ -76,7 +76,7 @@ class ItemToItem:
 
     def credits(self, moments: Moments, candidates: np.ndarray) -> Credits:
         """Return the terms of the scores of these items, int (N, C), at each moment."""
-        check_fitted(self)
+        check_same_ids(self, moments)
         offsets, place, item, strength = self._sources(moments)
         asked = np.repeat(candidates, np.diff(offsets), axis=0)
         found = self.weights[np.repeat(item[:, None], asked.shape[1], axis=1), asked]
@@ -128,7 +128,7 @@ class Popularity(ItemToItem):
     KIND = "popularity"
 
     def _learn(self, train: Sequences) -> tuple[np.ndarray, Weights]:
-        return _shares(train.item_idx, train.vocab.n_items), _empty(train.vocab.n_items)
+        return train.popularity(), _empty(train.vocab.n_items)
 
 
 @dataclass(kw_only=True)
@@ -142,7 +142,8 @@ class RecentPopularity(ItemToItem):
         if train.time_us is None:
             raise ConfigError("an order-only log has no last days. Use Popularity().")
         recent = train.time_us > train.time_us.max() - self.last_days * _DAY_US
-        return _shares(train.item_idx[recent], train.vocab.n_items), _empty(train.vocab.n_items)
+        counts = np.bincount(train.item_idx[recent & (train.item_idx >= 0)], minlength=train.vocab.n_items)
+        return counts / max(counts.sum(), 1), _empty(train.vocab.n_items)
 
 
 @dataclass(kw_only=True)
@@ -177,11 +178,9 @@ class DecayedCounts(ItemToItem):
 
     def _learn(self, train: Sequences) -> tuple[np.ndarray, Weights]:
         pairs = PairDecay(window=self.window, decay=self.pair_decay, reverse=self.reverse)
-        weights = count_transitions(train, pairs)
-        popularity = np.maximum(train.item_counts(), 1).astype(np.float64)
-        weights = sparse.csr_array(weights @ sparse.diags_array(popularity**-self.popularity_power))
-        weights = _scale_rows(weights, 1 / np.sqrt(np.maximum(weights.sum(axis=1), 1e-12)))
-        return np.zeros(train.vocab.n_items), weights
+        counts = count_transitions(train, pairs)
+        row, column = scaling_of(counts, train, self.popularity_power)
+        return np.zeros(train.vocab.n_items), _scale_rows(sparse.csr_array(counts @ sparse.diags_array(column)), row)
 
 
 @dataclass(kw_only=True)
@@ -236,11 +235,6 @@ class Ease(ItemToItem):
         weights = -inverse / np.diag(inverse)
         weights[np.diag_indices(n_items)] = 0
         return np.zeros(n_items), weights.astype(np.float32)
-
-
-def _shares(items: np.ndarray, n_items: int) -> np.ndarray:
-    counts = np.bincount(items[items >= 0], minlength=n_items)
-    return np.asarray(counts / max(counts.sum(), 1))
 
 
 def _user_items(train: Sequences) -> sparse.csr_array:

@@ -10,7 +10,7 @@ import numpy as np
 from influent.data.moments import Moments
 from influent.data.sequences import Sequences
 from influent.data.vocab import Vocab
-from influent.errors import LeakageError, NotFittedError
+from influent.errors import LeakageError, NotFittedError, SchemaError
 from influent.models.credits import Credits
 from influent.progress import Progress
 
@@ -76,12 +76,30 @@ def check_fitted(model: Model) -> None:
         raise NotFittedError(f"this {model.name} model is not fitted. Call fit(train) first.")
 
 
+def check_same_ids(model: Model, moments: Moments) -> None:
+    """Refuse moments of sequences whose indices mean other items or actions than the model's.
+
+    Raises:
+        NotFittedError: `fit` was not called.
+        SchemaError: they do.
+    """
+    check_fitted(model)
+    ours, theirs = model.vocab, moments.sequences.vocab
+    for known, given in ((ours.items, theirs.items), (ours.actions, theirs.actions)):
+        if given.ids is not known.ids and not given.ids.equals(known.ids):
+            raise SchemaError(
+                f"these sequences count {known.kind} by another vocabulary than the {model.name} model. "
+                "Build them with build_sequences(events, vocab=model.vocab)."
+            )
+
+
 def check_may_judge(model: Model, moments: Moments) -> None:
     """Refuse to judge a model at moments whose answers it may have learned from.
 
     Raises:
         NotFittedError: `fit` was not called.
-        LeakageError: the model was fitted on other events than this split's training part.
+        LeakageError: the model was fitted on other events than this split's training part. Moments of no split do
+            not know their training part, and are not checked.
     """
     check_fitted(model)
     if moments.fingerprints and model.fitted_on not in moments.fingerprints:

@@ -18,13 +18,13 @@ from influent.data.scaling import Scaling, fit_scaling
 from influent.data.sequences import Sequences
 from influent.data.split import hold_out_last
 from influent.data.vocab import Vocab
-from influent.errors import ConfigError, SchemaError, nearest
+from influent.errors import ConfigError, DataError, SchemaError, nearest
 from influent.models.additive import AdditiveModule
 from influent.models.batch import Batch, Batcher, Windows, training_windows
 from influent.models.config import ModelConfig, TrainConfig
 from influent.models.credits import Credits, sources_of
-from influent.models.model import check_fitted
-from influent.models.ranks import BATCH, target_ranks
+from influent.models.model import check_fitted, check_same_ids
+from influent.models.ranks import BATCH, ndcg, target_ranks
 from influent.models.train import TrainingLog, train_module
 from influent.models.transitions import PairDecay, TransitionTable
 from influent.progress import Progress
@@ -86,26 +86,29 @@ class Predictor:
 
         Raises:
             SchemaError: a context column of the settings is no user feature.
-            DataError: there is nothing to learn from, or the loss is not finite.
+            DataError: there is nothing to learn from, no validation moment has a target, or the loss is not finite.
         """
-        self.vocab, self.fitted_on = train.vocab, train.fingerprint
-        self.popularity = train.item_counts() / max(len(train), 1)
+        if validation is not None and not (validation.target_stop > validation.stop).any():
+            raise DataError("no validation moment has a target, so nothing says when to stop. Leave validation out.")
+        self.fitted_on = ""
+        self.vocab, self.popularity = train.vocab, train.popularity()
         learned, validation = (train, validation) if validation is not None else hold_out_last(train)
         self.scaling = fit_scaling(learned, self.model.scaling)
         self._context_values = _context_values(self.vocab, self.model.context)
         self._is_timed = train.time_us is not None
         self._assemble(_device(self.train.device), self._table(learned))
         windows = training_windows(learned, self.max_len)
-        self.log = train_module(
+        log = train_module(
             self._module,
             lambda rng: self._training_batches(learned, windows, rng),
-            lambda: self._validation_score(validation),
+            lambda: self._validation_score(validation, train.fingerprint),
             self.train,
             n_batches=windows.n_batches(self.train.batch_size),
             checkpoint=checkpoint,
-            identity=self._identity(validation),
+            identity=self._identity(train, validation),
             progress=progress,
         )
+        self.log, self.fitted_on = log, train.fingerprint
         return self
 
     def predict(self, moments: Moments) -> np.ndarray:
@@ -217,7 +220,8 @@ class Predictor:
             yield self._batcher.window_batch(train, windows, rows)
 
     def _moment_batches(self, moments: Moments) -> Iterator[tuple[slice, Batch]]:
-        """Return the moments a batch at a time; sequences by another log's columns are refused."""
+        """Return the moments a batch at a time; sequences by another log's ids or columns are refused."""
+        check_same_ids(self, moments)
         if moments.sequences.number_names != self.scaling.names:
             raise SchemaError(
                 f"this model was fitted on the numbers {self.scaling.names}, these sequences have "
@@ -228,13 +232,19 @@ class Predictor:
             rows = slice(first, first + BATCH)
             yield rows, self._batcher.moment_batch(moments.take(rows), self.max_len).to(device)
 
-    def _validation_score(self, validation: Moments) -> float:
-        ranks, _ = target_ranks(self, validation, seen=self.train.seen)
-        return float(np.where(ranks <= 10, 1 / np.log2(1 + ranks), 0).mean())
+    def _validation_score(self, validation: Moments, fitted_on: str) -> float:
+        # Half fitted is fitted enough to be judged, and no longer if training fails.
+        self.fitted_on = fitted_on
+        ranks, offsets = target_ranks(self, validation, seen=self.train.seen)
+        self.fitted_on = ""
+        return float(ndcg(ranks, offsets, k=10).mean())
 
-    def _identity(self, validation: Moments) -> str:
-        digest = hashlib.sha256(validation.stop.tobytes())
-        digest.update(repr((self.fitted_on, self.model, self.train, torch.__version__)).encode())
+    def _identity(self, train: Sequences, validation: Moments) -> str:
+        """Return a hash of all that the weights at the end of an epoch depend on."""
+        digest = hashlib.sha256(_context_codes(self.vocab, self._context_values).tobytes())
+        digest.update(validation.stop.tobytes() + validation.target_stop.tobytes())
+        settings = (train.fingerprint, validation.sequences.fingerprint, self.model, self.train, self._context_values)
+        digest.update(repr((*settings, torch.__version__)).encode())
         return digest.hexdigest()[:12]
 
 
@@ -248,7 +258,14 @@ def _context_values(vocab: Vocab, names: tuple[str, ...]) -> dict[str, list[Any]
                 f"context {name!r} is no user feature. There are: {', '.join(known) or 'none; give users='}."
                 f"{nearest(name, known)}"
             )
-    return {} if features is None else {n: sorted(features.column(n).drop_null().unique().to_pylist()) for n in names}
+    values = {} if features is None else {n: features.column(n).drop_null().unique().to_pylist() for n in names}
+    for name, distinct in values.items():
+        strange = [value for value in distinct if not isinstance(value, str | int | float)]
+        if strange:
+            raise SchemaError(
+                f"context {name!r} holds {type(strange[0]).__name__}s such as {strange[0]!r}. Write texts or numbers."
+            )
+    return {name: sorted(distinct) for name, distinct in values.items()}
 
 
 def _context_codes(vocab: Vocab, values: dict[str, list[Any]]) -> np.ndarray:

@@ -52,8 +52,27 @@ def target_ranks(
 
 
 def _ranks(scores: np.ndarray, rows: np.ndarray, items: np.ndarray) -> np.ndarray:
-    of_rows = scores[rows]
-    target = np.where(items >= 0, scores[rows, items], -np.inf)[:, None]
-    ahead = (of_rows > target).sum(axis=1)
-    level = (of_rows == target).sum(axis=1)
-    return np.where(np.isfinite(target[:, 0]), ahead + (level + 1) / 2, np.inf)
+    target = np.where(items >= 0, scores[rows, items], -np.inf)
+    ahead, level = np.empty(len(rows)), np.empty(len(rows))
+    # A moment may have many targets; their score rows are copied a few at a time.
+    for first in range(0, len(rows), BATCH):
+        some = slice(first, first + BATCH)
+        of_rows = scores[rows[some]]
+        ahead[some] = (of_rows > target[some, None]).sum(axis=1)
+        level[some] = (of_rows == target[some, None]).sum(axis=1)
+    return np.where(np.isfinite(target), ahead + (level + 1) / 2, np.inf)
+
+
+def ndcg(ranks: np.ndarray, offsets: np.ndarray, k: int) -> np.ndarray:
+    """Return the discounted gain of the targets up to rank k, divided by the most there could be, (N,).
+
+    The gain of a target is 1, its discount log2(1 + rank); the best order puts min(n, k) targets first. Järvelin and
+    Kekäläinen, Cumulated gain-based evaluation of IR techniques, 2002, with binary gains.
+
+    Example:
+        >>> ndcg(np.array([1.0, 3.0]), np.array([0, 2]), k=10).round(4).tolist()  # (1 + 1/2) / (1 + 1/log2(3))
+        [0.9197]
+    """
+    gain = np.add.reduceat(np.where(ranks <= k, 1 / np.log2(1 + ranks), 0.0), offsets[:-1])
+    best = np.concatenate([[0.0], np.cumsum(1 / np.log2(np.arange(2, k + 2)))])
+    return np.asarray(gain / best[np.minimum(np.diff(offsets), k)])

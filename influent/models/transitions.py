@@ -51,6 +51,12 @@ def count_transitions(train: Sequences, pairs: PairDecay) -> SparseMatrix:
     return sparse.csr_array(total + pairs.reverse * total.T if pairs.reverse else total)
 
 
+def scaling_of(counts: SparseMatrix, train: Sequences, popularity_power: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return factors of rows and columns: columns by popularity^−power, then rows by the root of their sum."""
+    column = np.maximum(train.item_counts(), 1.0) ** -popularity_power
+    return 1 / np.sqrt(np.maximum(counts @ column, 1e-12)), column
+
+
 @dataclass(frozen=True, kw_only=True)
 class OwnTransitions:
     """What some users put into a table: one row for each user and item, to be taken out while training on them."""
@@ -79,8 +85,7 @@ class TransitionTable:
     def build(cls, train: Sequences, pairs: PairDecay, *, popularity_power: float, n_entries: int) -> TransitionTable:
         """Count the training sequences; divide columns by popularity, then rows by the root of their sum."""
         counts = count_transitions(train, pairs)
-        column = np.maximum(train.item_counts(), 1.0) ** -popularity_power
-        row = 1 / np.sqrt(np.maximum(counts @ column, 1e-12))
+        row, column = scaling_of(counts, train, popularity_power)
         item, value = top_of_rows(counts * column[None, :], n_entries)
         value = (value * row[:, None]).astype(np.float32)
         return cls(pairs=pairs, item_IJ=item, value_IJ=value, row_I=row, column_I=column)
