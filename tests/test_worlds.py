@@ -6,7 +6,8 @@ import pyarrow.compute as pc
 import pytest
 from scipy import stats
 
-from influent.data.worlds import DAY_US, HOUR_US, World, WorldAction, WorldConfig, rescaled_times, simulate_world
+from influent.data.rescaling import rescaled_times
+from influent.data.worlds import DAY_US, HOUR_US, World, WorldAction, WorldConfig, simulate_world
 from influent.errors import ConfigError
 from influent.schema import EVENT_COLUMNS
 

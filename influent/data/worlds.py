@@ -246,61 +246,6 @@ def simulate_world(config: WorldConfig = WorldConfig()) -> World:
     return World(config=config, events=events, parents=parents, **truth._asdict())
 
 
-def rescaled_times(world: World) -> Floats:
-    """Measure the gaps between events by what the truth expected in them; under a right truth they are Exp(1).
-
-    By the time-rescaling theorem (Ogata 1981; Brown et al. 2002, https://doi.org/10.1162/08997660252741149), user
-    u's events, moved from t to the compensator Λ_u(t) = ∫₀ᵗ λ_u, are a Poisson process of rate 1 that is watched until
-    Λ_u(horizon). Leaving out each user's last, unfinished gap would favour short gaps. So the users' rescaled times
-    are put end to end: a rate-1 process of length Σ_u Λ_u(horizon), of which one gap alone, the very last, is
-    unfinished. With ties this is exact but for the gaps that span two users, whose joints depend on one another.
-
-    Only the tables of `world` are read: replace one by a wrong truth, and the gaps show it.
-
-    Returns:
-        One gap per event, users in the order of `world.users`.
-    """
-    user, time_us, kernel, strength, is_event = _stimuli(world)
-    begins = np.diff(user, prepend=-1) != 0
-    wait = np.where(begins, time_us - world.config.start_us, np.diff(time_us, prepend=0))
-    expected = wait / DAY_US * world.users["base_rate_per_day"].to_numpy()[user]
-    codes = _index_in(world.kernels[ACTION], world.actions[ACTION])
-    weights, scales = world.kernels["weight"].to_numpy(), world.kernels["scale_us"].to_numpy()
-    for code, weight, scale_us in zip(codes, weights, scales, strict=True):
-        decay = np.where(begins, 0.0, np.exp(-wait / scale_us))
-        level = _solve_recurrence(decay, np.where(kernel == code, weight * strength, 0.0))
-        spent = np.where(begins, 0.0, -np.expm1(-wait / scale_us))
-        expected[1:] += level[:-1] * spent[1:]
-    gaps: Floats = np.diff(np.cumsum(expected)[is_event], prepend=0.0)
-    return gaps
-
-
-def _stimuli(world: World) -> tuple[Ints, Ints, Ints, Floats, npt.NDArray[np.bool_]]:
-    """Return what each user's rate reacts to, by user and time: own events, tied users' events, and the end (inert)."""
-    own, users = world.events.select([USER_ID, TIME_US, ACTION]), world.users[USER_ID]
-    heard = own.join(world.edges, keys=USER_ID, right_keys=SOURCE_USER_ID, join_type="inner", use_threads=False)
-    n_own, n_heard, n_users, n_actions = own.num_rows, heard.num_rows, len(users), world.actions.num_rows
-    end_us = world.config.start_us + world.config.horizon_us
-    action = _index_in(own[ACTION], world.actions[ACTION])
-    user = np.concatenate([_index_in(own[USER_ID], users), _index_in(heard[TARGET_USER_ID], users), np.arange(n_users)])
-    time_us = np.concatenate([own[TIME_US].to_numpy(), heard[TIME_US].to_numpy(), np.full(n_users, end_us)])
-    kernel = np.concatenate([action, np.full(n_heard + n_users, n_actions)])
-    own_strength = world.actions["strength"].to_numpy()[action]
-    strength = np.concatenate([own_strength, heard["strength"].to_numpy(), np.zeros(n_users)])
-    order = np.lexsort((time_us, user))
-    return user[order], time_us[order], kernel[order], strength[order], order < n_own
-
-
-def _solve_recurrence(decay: Floats, jump: Floats) -> Floats:
-    """Return x with x[n] = decay[n] · x[n − 1] + jump[n], by doubling: log₂(longest history) passes over all users."""
-    level, reach, step = jump.copy(), decay.copy(), 1
-    while step < level.size and reach.any():
-        level[step:] += reach[step:] * level[:-step]
-        reach[step:] *= reach[:-step]
-        step *= 2
-    return level
-
-
 class _Truth(NamedTuple):
     """What is drawn before the first event, as the tables of a `World`. The events are drawn from these tables."""
 
@@ -340,12 +285,12 @@ class _Urns:
 
 def _urns_by(group: pa.ChunkedArray, groups: pa.ChunkedArray, weights: pa.ChunkedArray) -> _Urns:
     """Return one urn for each of `groups`, and one for what is in none; the rows stand in that order already."""
-    return _Urns(weights.to_numpy(), *_stretches(_index_in(group, groups), len(groups) + 1))
+    return _Urns(weights.to_numpy(), *_stretches(index_in(group, groups), len(groups) + 1))
 
 
 def _base_urns(config: WorldConfig, items: pa.Table) -> tuple[Ints, _Urns]:
     """Return the items by topic, and in that order one urn per topic and a last one with them all."""
-    topic = _index_in(items["category"], _topics(config))
+    topic = index_in(items["category"], _topics(config))
     order = np.argsort(topic, kind="stable")
     first, stop = _stretches(topic[order], config.n_topics)
     return order, _Urns(items["popularity"].to_numpy()[order], np.append(first, 0), np.append(stop, order.size))
@@ -358,17 +303,17 @@ class _Process:
         users, items, excitation, actions, kernels, edges = truth
         self._rng, self._horizon_us, self._taste = rng, config.horizon_us, config.taste
         self._base_counts = users["base_rate_per_day"].to_numpy() * config.horizon_days
-        self._user_topic = _index_in(users["topic"], _topics(config))
+        self._user_topic = index_in(users["topic"], _topics(config))
         self._item_order, self._base_items = _base_urns(config, items)
         self._actions = _Urns(actions["share"].to_numpy(), [0], [len(actions)])
         self._strength = actions["strength"].to_numpy()
         self._kernels = _urns_by(kernels[ACTION], actions[ACTION], kernels["weight"])  # the last urn: social
         self._scale_us = kernels["scale_us"].to_numpy()
         self._followers = _urns_by(excitation[SOURCE_ITEM_ID], items[ITEM_ID], excitation["weight"])
-        self._follower = _index_in(excitation[ITEM_ID], items[ITEM_ID])
+        self._follower = index_in(excitation[ITEM_ID], items[ITEM_ID])
         self._listeners = _urns_by(edges[SOURCE_USER_ID], users[USER_ID], edges["strength"])
-        self._listener = _index_in(edges[TARGET_USER_ID], users[USER_ID])
-        source = _index_in(edges[SOURCE_USER_ID], users[USER_ID])
+        self._listener = index_in(edges[TARGET_USER_ID], users[USER_ID])
+        source = index_in(edges[SOURCE_USER_ID], users[USER_ID])
         self._told: Floats = np.bincount(source, edges["strength"].to_numpy(), len(users)).astype(np.float64)
 
     def immigrants(self) -> _Cohort:
@@ -474,7 +419,7 @@ def _draw_excitation(config: WorldConfig, item_id: pa.ChunkedArray, rng: np.rand
 
 
 def _draw_edges(config: WorldConfig, users: pa.Table, rng: np.random.Generator) -> pa.Table:
-    names, pairs = users[USER_ID], _draw_ties(config, _index_in(users["topic"], _topics(config)), rng)
+    names, pairs = users[USER_ID], _draw_ties(config, index_in(users["topic"], _topics(config)), rng)
     source, target = np.divmod(pairs, config.n_users)
     part = rng.exponential(size=target.size)
     part /= np.bincount(target, part, config.n_users)[target]  # all into one user are a whole
@@ -521,7 +466,7 @@ def _names(letter: str, n_names: int, n_digits: int) -> pa.Array:
     return pa.array([f"{letter}{number:0{width}d}" for number in range(n_names)])
 
 
-def _index_in(values: pa.ChunkedArray, among: pa.ChunkedArray | pa.Array) -> Ints:
+def index_in(values: pa.ChunkedArray, among: pa.ChunkedArray | pa.Array) -> Ints:
     """Return where each value stands in `among`; one that is null or not there counts as one past the end."""
     among = among.combine_chunks() if isinstance(among, pa.ChunkedArray) else among
     index: Ints = pc.index_in(values, value_set=among).fill_null(len(among)).to_numpy()
