@@ -80,7 +80,7 @@ def test_no_events_at_all_have_nothing_to_find():
 def test_what_was_found_is_said_in_words():
     log = {"user_id": [1, 1, 2, 2], "item_id": list("abab"), "time_us": [5, 5, 5, 6]}
     assert find(log, min_pair_count=2).sentences() == [
-        "50.0% of consecutive events have equal times; between those, order is only row order.",
+        "50.0% of consecutive events have equal times; between them, order is only row order.",
         "100.0% of users have all their events in one session.",
         "Adjacent item pairs seen 2 times or more (1) go the commoner way 100.0% of the time; "
         "coin flips would give 75.0%.",

@@ -41,9 +41,8 @@ class Artefacts:
         if self.equal_times is None:
             lines.append("The log has no times: order is row order, and gaps in time cannot be used.")
         else:
-            lines.append(
-                f"{self.equal_times:.1%} of consecutive events have equal times; between those, order is only row order."
-            )
+            share = f"{self.equal_times:.1%}"
+            lines.append(f"{share} of consecutive events have equal times; between them, order is only row order.")
         if self.one_session_users is not None:
             lines.append(f"{self.one_session_users:.1%} of users have all their events in one session.")
         if self.one_way is not None:
