@@ -210,8 +210,9 @@ def _reasons(
         credit=credits.credit[source, np.repeat(rank, length)][:, None],
         bias=own(credits.bias, listed_scores),
         context={name: own(term, 0.0) for name, term in credits.context.items()},
+        residual=None if credits.residual is None else own(credits.residual, 0.0),
     )
-    note = LedgerNote(model=model.name, fitted_on=model.fitted_on, head="ranking", contrast=None, top=n_reasons)
+    note = LedgerNote.of(model, contrast=None, top=n_reasons)
     chosen = items[row, rank][:, None]
     ledger = ledger_of(moments.take(row), chosen, listed, listed_scores[:, None], note, first_id)
     ledger.check_balance()

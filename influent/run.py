@@ -39,7 +39,7 @@ _ORDER = {"clean": 0, "fit": 1}
 _SOMETIMES = {
     "clean": ("items.parquet", "users.parquet"),
     # A model carries the vocabulary that it was fitted with.
-    "fit": ("metrics.json", "vocab.parquet", "items.parquet", "users.parquet"),
+    "fit": ("metrics.jsonl", "vocab.parquet", "items.parquet", "users.parquet"),
 }
 """What a step writes besides, if there is something to put in it."""
 

@@ -86,6 +86,7 @@ def _reasons_table(rows: Sequence[dict[str, Any]], score: float, vocab: Vocab, n
     for row in shown:
         action = row[schema.SOURCE_ACTION]
         what = title_of(row[schema.SOURCE_ITEM_ID])
+        what += f" ({row[schema.SOURCE_NAME]})" if row[schema.SOURCE_NAME] else ""
         _add_row(table, what if action == schema.DEFAULT_ACTION else f"{action} {what}", _when(row), _signed(row))
     if len(shown) < len(events):
         left = sum(row[schema.CREDIT] for row in events[len(shown) :])
@@ -100,6 +101,10 @@ def _reasons_table(rows: Sequence[dict[str, Any]], score: float, vocab: Vocab, n
 def _label(row: dict[str, Any]) -> str:
     if row[schema.SOURCE] == "rest":
         return "all other events"
+    if row[schema.SOURCE] == "residual":
+        return "what the credits leave over"
+    if row[schema.SOURCE_NAME] in ("hour_of_day", "day_of_week"):
+        return f"the {row[schema.SOURCE_NAME].replace('_', ' ')}"
     return "the item itself" if row[schema.SOURCE] == "bias" else f"the user's {row[schema.SOURCE_NAME]}"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -31,6 +31,8 @@ class Split:
     train: Sequences
     validation: Moments
     test: Moments
+    train_and_validation: Sequences
+    """All that had happened before the test; to refit on, once the settings are chosen"""
 
     def __iter__(self) -> Iterator[Sequences | Moments]:
         yield from (self.train, self.validation, self.test)
@@ -46,29 +48,43 @@ class Split:
         return digest.hexdigest()[:12]
 
 
-def split_last(sequences: Sequences) -> Split:
+def split_last(sequences: Sequences, *, actions: Sequence[str] = ()) -> Split:
     """Leave the last event of every user for test and the one before for validation.
 
     Users with fewer than three events are trained on and not judged.
 
+    Args:
+        actions: leave out the last event of these actions, and all that comes after it; by default of any action.
+
     Raises:
         DataError: no user has three events.
+        UnknownIdError: an action is not in the log.
     """
+    is_wanted = np.ones(len(sequences), bool)
+    if actions:
+        is_wanted = np.isin(sequences.action_idx, sequences.vocab.actions.require_idx(actions))
+    wanted = np.flatnonzero(is_wanted)
+    end_of_wanted = np.searchsorted(wanted, sequences.offsets[1:])
     lengths = np.diff(sequences.offsets)
-    users = np.flatnonzero(lengths >= 3).astype(np.int32)
+    n_wanted = np.diff(np.searchsorted(wanted, sequences.offsets))
+    is_judged = (lengths >= 3) & (n_wanted >= 2)
+    users = np.flatnonzero(is_judged).astype(np.int32)
     if len(users) == 0:
         raise DataError(
             f"leave-last-out needs users with at least 3 events; the longest of {sequences.n_users:,} users has "
             f"{lengths.max(initial=0)}. Use more data, or split by time."
         )
-    end = sequences.offsets[1:]
-    cut = np.where(lengths >= 3, end - 2, end)
-    train = sequences.until(cut)
+    last, before_last = wanted[end_of_wanted[users] - 1], wanted[end_of_wanted[users] - 2]
+    to_validation, to_test = sequences.offsets[1:].copy(), sequences.offsets[1:].copy()
+    to_validation[users], to_test[users] = before_last, last
+    train, rest = sequences.until(to_validation), sequences.until(to_test)
+    of = f" of {', '.join(actions)}" if actions else ""
     return Split(
-        protocol="leave last out: test is each user's last event, validation the one before",
+        protocol=f"leave last out: test is each user's last event{of}, validation the one before",
         train=train,
-        validation=_moments(sequences, users, end[users] - 2, end[users] - 1, train),
-        test=_moments(sequences, users, end[users] - 1, end[users], train),
+        validation=_moments(sequences, users, before_last, before_last + 1, train),
+        test=_moments(sequences, users, last, last + 1, train, rest),
+        train_and_validation=rest,
     )
 
 
@@ -127,7 +143,8 @@ def split_at(
         protocol=f"by time: validation from {iso(begin_us)}, test from {iso(end_us)}, target {target}",
         train=train,
         validation=_moments_after(before_test, begin_us, target, train),
-        test=_moments_after(sequences, end_us, target, train),
+        test=_moments_after(sequences, end_us, target, train, before_test),
+        train_and_validation=before_test,
     )
 
 
@@ -139,7 +156,7 @@ def _first_at(sequences: Sequences, time_us: int) -> np.ndarray:
     return np.asarray(start + before[end] - before[start])
 
 
-def _moments_after(sequences: Sequences, time_us: int, target: Target, train: Sequences) -> Moments:
+def _moments_after(sequences: Sequences, time_us: int, target: Target, *learned_from: Sequences) -> Moments:
     first, end = _first_at(sequences, time_us), sequences.offsets[1:]
     users = np.flatnonzero(first < end).astype(np.int32)
     if len(users) == 0:
@@ -149,11 +166,11 @@ def _moments_after(sequences: Sequences, time_us: int, target: Target, train: Se
         target_stop = stop + 1
     elif target == "last":
         stop = target_stop - 1
-    return _moments(sequences, users, stop, target_stop, train)
+    return _moments(sequences, users, stop, target_stop, *learned_from)
 
 
 def _moments(
-    sequences: Sequences, users: np.ndarray, stop: np.ndarray, target_stop: np.ndarray, train: Sequences
+    sequences: Sequences, users: np.ndarray, stop: np.ndarray, target_stop: np.ndarray, *learned_from: Sequences
 ) -> Moments:
     return Moments(
         sequences=sequences,
@@ -162,7 +179,7 @@ def _moments(
         stop=stop,
         target_stop=target_stop,
         time_us=None if sequences.time_us is None else sequences.time_us[stop],
-        fingerprints=frozenset({train.fingerprint}),
+        fingerprints=frozenset(events.fingerprint for events in learned_from),
     )
 
 

@@ -23,6 +23,7 @@ def explain(
     items: Sequence[Any] | None = None,
     top: int | None = None,
     contrast: int | None = None,
+    by_part: bool = False,
     progress: Progress | None = None,
 ) -> Ledger:
     """Say of which terms the scores of these items at these moments are the sum.
@@ -37,6 +38,8 @@ def explain(
             rest stays exact through one `rest` row; by default every event the model read has a row.
         contrast: explain an item's score minus the mean score of its rivals, the `contrast` best-scored other
             items at the moment. That difference is what moves an item up a list.
+        by_part: split each event's row into one for each part of the event that has a say of its own: its item, its
+            action, its numbers, its text, and what the counts say. `source_name` names the part.
 
     Raises:
         UnknownIdError: an item is not in the catalogue.
@@ -49,9 +52,9 @@ def explain(
         >>> ledger.of(0).select(["source", "source_item_id", "credit"]).to_pandas()  # doctest: +SKIP
     """
     if items is None:
-        return explain_idx(model, moments, None, top=top, contrast=contrast, progress=progress)
+        return explain_idx(model, moments, None, top=top, contrast=contrast, by_part=by_part, progress=progress)
     candidates = _candidates(model, len(moments), items)
-    return explain_idx(model, moments, candidates, top=top, contrast=contrast, progress=progress)
+    return explain_idx(model, moments, candidates, top=top, contrast=contrast, by_part=by_part, progress=progress)
 
 
 def _candidates(model: Model, n_moments: int, items: Sequence[Any]) -> np.ndarray:
@@ -78,12 +81,13 @@ def explain_idx(
     *,
     top: int | None = None,
     contrast: int | None = None,
+    by_part: bool = False,
     progress: Progress | None = None,
 ) -> Ledger:
     """Do what `explain` does, for candidates given by index, int (N, C), or by what came next."""
     check_fitted(model)
     _check(model, moments, top, contrast)
-    note = LedgerNote(model=model.name, fitted_on=model.fitted_on, head="ranking", contrast=contrast, top=top)
+    note = LedgerNote.of(model, contrast=contrast, top=top, by_part=by_part)
     parts: list[Ledger] = []
     with (progress or Progress()).track("explain", len(moments)) as advance:
         for first in range(0, len(moments), BATCH):
@@ -129,7 +133,7 @@ def _explain_batch(
     everyone = np.concatenate([candidates, rivals], axis=1)
     mixture = _contrast_mixture(candidates, rivals, note.contrast)
     every_score = np.take_along_axis(scores, everyone, axis=1).astype(np.float64)
-    credits = _mixed(model.credits(moments, everyone), mixture)
+    credits = model.credits(moments, everyone).mixed(mixture)
     return ledger_of(moments, candidates, credits, np.einsum("ncx,nx->nc", mixture, every_score), note, first_id)
 
 
@@ -140,14 +144,3 @@ def _contrast_mixture(candidates: np.ndarray, rivals: np.ndarray, k: int) -> np.
     chosen = is_other & (np.cumsum(is_other, axis=2) <= k)
     own = np.broadcast_to(np.eye(c), (n, c, c))
     return np.concatenate([own, -(chosen / k)], axis=2)
-
-
-def _mixed(credits: Credits, mixture: np.ndarray) -> Credits:
-    """Any weighted difference of scores has a ledger: the same difference of the credits."""
-    return Credits(
-        offsets=credits.offsets,
-        place=credits.place,
-        credit=np.einsum("scx,sx->sc", mixture[credits.owner], credits.credit),
-        bias=np.einsum("ncx,nx->nc", mixture, credits.bias),
-        context={name: np.einsum("ncx,nx->nc", mixture, term) for name, term in credits.context.items()},
-    )

@@ -16,7 +16,8 @@ import pyarrow.parquet as pq
 from influent import schema
 from influent.data.moments import Moments
 from influent.errors import SchemaError, UnbalancedLedgerError, UnknownIdError
-from influent.models.credits import Credits
+from influent.models.credits import Credits, Exactness
+from influent.models.model import Model
 
 TOLERANCE = 1e-4
 """How far the credits of a prediction may add up to something else than its score."""
@@ -33,7 +34,26 @@ class LedgerNote:
     """Scores and credits are those of an item minus the mean of this many rivals; None for the item's own."""
     top: int | None
     """How many events of each prediction have a row of their own; None for all."""
+    by_part: bool = False
+    """Whether an event has a row for each part of it, named in `source_name`, instead of one."""
+    exactness: Exactness = "exact"
+    """`exact`: credits add up and each is what leaving its event out takes away; `closes`: they add up, and events
+    also change each other's weights; `estimated`: they leave a residual, which has a row of its own."""
     caution: str = "Credits say how the model came to its score. They are not effects."
+
+    @classmethod
+    def of(cls, model: Model, *, contrast: int | None, top: int | None, by_part: bool = False) -> LedgerNote:
+        """Return the note of a model's ranking."""
+        exactness: Exactness = getattr(model, "exactness", "exact")
+        return cls(
+            model=model.name,
+            fitted_on=model.fitted_on,
+            head="ranking",
+            contrast=contrast,
+            top=top,
+            by_part=by_part,
+            exactness=exactness,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,13 +170,22 @@ def ledger_of(
         _Rows("context", np.arange(n_predictions), term.reshape(-1), name=name)
         for name, term in credits.context.items()
     ]
-    if note.top is None:
-        parts.append(_Rows("event", prediction, credit, place=place))
+    if credits.residual is not None:
+        parts.append(_Rows("residual", np.arange(n_predictions), credits.residual.reshape(-1)))
+    kept = np.ones(len(prediction), bool)
+    if note.top is not None:
+        kept = np.arange(len(prediction)) - np.searchsorted(prediction, prediction) < note.top
+    if note.by_part and credits.parts:
+        named = {name: of_part.reshape(-1)[order] for name, of_part in credits.parts.items()}
+        # An event's parts stand together, so that one can read how its credit comes about.
+        each = np.repeat(np.flatnonzero(kept), len(named))
+        of_parts = np.stack(list(named.values()), axis=1)[kept].reshape(-1)
+        names = list(named) * int(kept.sum())
+        parts.append(_Rows("event", prediction[each], of_parts, place=place[each], names=names))
     else:
-        first = np.searchsorted(prediction, prediction)
-        kept = np.arange(len(prediction)) - first < note.top
-        rest = np.bincount(prediction[~kept], weights=credit[~kept], minlength=n_predictions)
         parts.append(_Rows("event", prediction[kept], credit[kept], place=place[kept]))
+    if note.top is not None:
+        rest = np.bincount(prediction[~kept], weights=credit[~kept], minlength=n_predictions)
         parts.append(_Rows("rest", np.arange(n_predictions), rest))
     return _assemble(moments, candidates, parts, scores, note, first_id)
 
@@ -170,6 +199,12 @@ class _Rows:
     credit: np.ndarray
     place: np.ndarray | None = None
     name: str | None = None
+    names: Sequence[str] | None = None
+    """A name for each row, instead of one for all"""
+
+    def all_names(self) -> Sequence[str | None]:
+        """Return the name of each row."""
+        return self.names if self.names is not None else [self.name] * len(self.prediction)
 
 
 def _assemble(
@@ -206,7 +241,7 @@ def _assemble(
         schema.ITEM_ID: vocab.items.to_ids(candidates.reshape(-1)).take(pa.array(prediction)),
         schema.HEAD: _labels([note.head], np.zeros(len(at), np.int64)),
         schema.SOURCE: _labels([rows.source for rows in parts], kind),
-        schema.SOURCE_NAME: _labels([rows.name for rows in parts], kind),
+        schema.SOURCE_NAME: pa.chunked_array([pa.array(r.all_names(), pa.string()) for r in parts]).take(order),
         schema.SOURCE_EVENT_ID: pa.array(of_event(sequences.event_id), mask=none),
         schema.SOURCE_USER_ID: users.take(pa.array(moment, mask=none)),
         schema.SOURCE_ITEM_ID: vocab.items.to_ids(of_event(sequences.item_idx)),

@@ -1,12 +1,13 @@
 """Flat sequences to padded tensors: windows to train on, histories to predict from.
 
-Shapes: B batch, Q questions (moments to predict at), T events, F numbers.
+Shapes: B batch, Q questions (moments to predict at), T events, F numbers, C context columns.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -16,35 +17,56 @@ from torch import Tensor
 from influent.data.moments import Moments
 from influent.data.scaling import Scaling
 from influent.data.sequences import Sequences
+from influent.models.context import ContextLines
 from influent.models.lookup import Lookup
-from influent.models.transitions import TransitionTable
+from influent.models.transitions import OwnTransitions
 
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """The events of B histories, and how far each lies from each of the Q moments asked about."""
+    """The events of B histories, oldest first with padding behind, and Q moments asked about in each."""
 
     item_BT: Tensor
     """int64; `n_items` where the item is unknown or there is no event"""
     action_BT: Tensor
     """int64; `n_actions` where unknown"""
     numbers_BTF: Tensor
-    lag_BQT: Tensor
-    """int64: events back from the moment, 1 is the latest; 0 or less where the event is not before it"""
-    gap_BQT: Tensor | None
-    """float32 seconds, never negative; None without times"""
-    mask_BQT: Tensor
-    """bool: the event exists and lies before the moment"""
-    context_BC: Tensor
+    before_BQ: Tensor
+    """int64: how many of the row's events lie before the moment; they come first"""
+    time_BT: Tensor | None
+    """float64 seconds since the row's first event, never falling; None without times"""
+    asked_BQ: Tensor | None
+    """float64: the moment on the same clock; where it is not known, the time of the event before it"""
+    context_BQC: Tensor
     """int64 codes of the context columns; a column's number of values where unknown"""
     target_BQ: Tensor
     """int64: the item that came next; −1 where none is to be learned"""
     own: Lookup | None = None
     """In training a counted part: what each event's user put into the transitions from its item, row (B, T)"""
 
+    @cached_property
+    def lag_BQT(self) -> Tensor:
+        """Return how many events back from the moment each lies: 1 is the latest, 0 or less is not before it."""
+        return self.before_BQ[..., None] - torch.arange(self.item_BT.shape[1], device=self.item_BT.device)
+
+    @cached_property
+    def mask_BQT(self) -> Tensor:
+        """Return whether the event lies before the moment; padding never does."""
+        return self.lag_BQT > 0
+
+    @cached_property
+    def gap_BQT(self) -> Tensor | None:
+        """Return float32 seconds from the event to the moment, never negative; None without times."""
+        if self.asked_BQ is None or self.time_BT is None:
+            return None
+        return (self.asked_BQ[..., None] - self.time_BT[:, None, :]).clamp_(min=0).float()
+
     def to(self, device: torch.device) -> Batch:
         """Return the batch on another device."""
-        moved: dict[str, Any] = {name: value.to(device) for name, value in vars(self).items() if value is not None}
+        if self.item_BT.device == device:
+            return self
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        moved: dict[str, Any] = {name: value.to(device) for name, value in values.items() if value is not None}
         return replace(self, **moved)
 
 
@@ -52,7 +74,7 @@ class Batch:
 class Windows:
     """Stretches of training sequences: `start:stop` is read, `first_target:stop` is predicted.
 
-    Each event of the log is predicted exactly once an epoch, the first of a user from an empty history.
+    Each event of the log is predicted at most once an epoch, the first of a user from an empty history.
     """
 
     start: np.ndarray
@@ -69,12 +91,12 @@ class Windows:
     def batches(self, batch_size: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
         """Return shuffled batches of windows; those of like length lie together, so that little is padding."""
         order = rng.permutation(len(self))
-        lengths = self.stop - self.start
+        n_targets, length = self.stop - self.first_target, self.stop - self.start
         pool = 32 * batch_size
         batches = []
         for first in range(0, len(order), pool):
             some = order[first : first + pool]
-            some = some[np.argsort(lengths[some], kind="stable")]
+            some = some[np.lexsort((length[some], n_targets[some]))]
             batches += [some[i : i + batch_size] for i in range(0, len(some), batch_size)]
         for place in rng.permutation(len(batches)):
             yield batches[place]
@@ -107,95 +129,96 @@ class Batcher:
         n_items: int,
         n_actions: int,
         scaling: Scaling,
-        context_UC: np.ndarray,
-        n_values: tuple[int, ...],
+        context: ContextLines,
         knows_moment: bool,
-        table: TransitionTable | None,
+        target_actions: np.ndarray | None,
     ) -> None:
         self._n_items, self._n_actions = n_items, n_actions
-        self._scaling, self._context_UC, self._n_values = scaling, context_UC, n_values
-        self._knows_moment, self._table = knows_moment, table
+        self._scaling, self._context = scaling, context
+        self._knows_moment, self._target_actions = knows_moment, target_actions
 
-    def window_batch(self, train: Sequences, windows: Windows, rows: np.ndarray) -> Batch:
-        """Return windows with a question at each of their events."""
-        start, stop = windows.start[rows], windows.stop[rows]
-        n_events = int((stop - start).max())
-        steps = np.arange(n_events)
-        place_BT = start[:, None] + steps
-        exists_BT = place_BT < stop[:, None]
-        place_BT = np.where(exists_BT, place_BT, start[:, None])
-        target_BQ = np.where(
-            exists_BT & (place_BT >= windows.first_target[rows][:, None]), train.item_idx[place_BT], -1
-        )
-        lag_QT = steps[:, None] - steps[None, :]
-        # Windows of like length lie together, so a padded event is never before a target.
-        before_BQT = (lag_QT > 0)[None] & exists_BT[:, None, :]
-        times_BT = None if train.time_us is None else train.time_us[place_BT]
-        asked_BQ = None
-        if times_BT is not None:
-            asked_BQ = times_BT if self._knows_moment else np.concatenate([times_BT[:, :1], times_BT[:, :-1]], axis=1)
-        lag_BQT = np.broadcast_to(lag_QT, before_BQT.shape)
-        user_B = train.user_idx[start]
-        batch = self._batch(train, user_B, place_BT, exists_BT, lag_BQT, before_BQT, asked_BQ, target_BQ)
-        if self._table is None:
+    def window_batch(
+        self, train: Sequences, windows: Windows, rows: np.ndarray, own: OwnTransitions | None = None
+    ) -> Batch:
+        """Return windows with a question at each of their targets."""
+        start, stop, first = windows.start[rows], windows.stop[rows], windows.first_target[rows]
+        asked_BQ, is_asked_BQ = _stretch(first, stop)
+        target_BQ = np.where(is_asked_BQ, train.item_idx[asked_BQ], -1)
+        if self._target_actions is not None:
+            target_BQ[~np.isin(train.action_idx[asked_BQ], self._target_actions)] = -1
+        # The last event of a window is only ever a target.
+        batch = self._batch(train, start, np.maximum(stop - 1, start), asked_BQ, target_BQ, self._knows_moment)
+        if own is None:
             return batch
-        own = self._table.own(train, user_B, place_BT)
-        return replace(batch, own=Lookup(*map(torch.from_numpy, (own.row_BT, own.item_RJ, own.value_RJ))))
+        place_BT, _ = _stretch(start, np.maximum(stop - 1, start))
+        return replace(batch, own=Lookup(*map(torch.from_numpy, own.rows(place_BT))))
 
     def moment_batch(self, moments: Moments, max_len: int) -> Batch:
         """Return the last `max_len` events before each moment, one question each."""
-        sequences = moments.sequences
-        length = np.minimum(moments.stop - moments.start, max_len)
-        n_events = max(int(length.max(initial=0)), 1)
-        lag_BT = np.broadcast_to(np.arange(n_events, 0, -1), (len(moments), n_events))
-        exists_BT = lag_BT <= length[:, None]
-        place_BT = np.where(exists_BT, moments.stop[:, None] - lag_BT, 0)
-        asked_BQ = None
-        if sequences.time_us is not None:
-            latest = sequences.time_us[np.maximum(moments.stop - 1, 0)]
-            known = self._knows_moment and moments.time_us is not None
-            asked_BQ = (moments.time_us if known else latest)[:, None]  # type: ignore[index]
+        start = np.maximum(moments.start, moments.stop - max_len)
+        knows_moment = self._knows_moment and moments.time_us is not None
         none_BQ = np.full((len(moments), 1), -1)
-        exists_BQT, lag_BQT = exists_BT[:, None, :], lag_BT[:, None, :]
-        return self._batch(sequences, moments.user_idx, place_BT, exists_BT, lag_BQT, exists_BQT, asked_BQ, none_BQ)
+        return self._batch(
+            moments.sequences,
+            start,
+            moments.stop,
+            moments.stop[:, None],
+            none_BQ,
+            knows_moment,
+            user_B=moments.user_idx,
+            moment_us_BQ=moments.time_us[:, None] if knows_moment else None,  # type: ignore[index]
+        )
 
     def _batch(
         self,
         sequences: Sequences,
-        user_B: np.ndarray,
-        place_BT: np.ndarray,
-        exists_BT: np.ndarray,
-        lag_BQT: np.ndarray,
-        mask_BQT: np.ndarray,
-        asked_BQ: np.ndarray | None,
+        start: np.ndarray,
+        stop: np.ndarray,
+        asked_BQ: np.ndarray,
         target_BQ: np.ndarray,
+        knows_moment: bool,
+        *,
+        user_B: np.ndarray | None = None,
+        moment_us_BQ: np.ndarray | None = None,
     ) -> Batch:
+        """Return the events at `start:stop` and questions right before the places `asked_BQ`."""
+        place_BT, exists_BT = _stretch(start, stop)
+        user_B = sequences.user_idx[start] if user_B is None else user_B
         if len(sequences):
+            place_BT = np.minimum(place_BT, len(sequences) - 1)
             item_BT, action_BT = sequences.item_idx[place_BT], sequences.action_idx[place_BT]
             numbers_BTF = self._scaling.apply(sequences.numbers[place_BT])
         else:
             item_BT, action_BT = np.full(place_BT.shape, -1), np.full(place_BT.shape, -1)
             numbers_BTF = np.zeros((*place_BT.shape, sequences.numbers.shape[1]), np.float32)
-        gap_BQT = None
-        if asked_BQ is not None and sequences.time_us is not None and len(sequences):
-            gap_us = asked_BQ[:, :, None] - sequences.time_us[place_BT][:, None, :]
-            gap_BQT = torch.from_numpy((np.maximum(gap_us, 0) / 1e6).astype(np.float32))
+        before_BQ = np.clip(asked_BQ - start[:, None], 0, (stop - start)[:, None])
+        time_BT = asked_us_BQ = None
+        if sequences.time_us is not None and len(sequences):
+            last_BQ = np.maximum(asked_BQ - 1, start[:, None])
+            asked_us_BQ = sequences.time_us[np.minimum(last_BQ, len(sequences) - 1)]
+            if knows_moment:
+                asked_us_BQ = sequences.time_us[asked_BQ] if moment_us_BQ is None else moment_us_BQ
+            time_BT = sequences.time_us[place_BT]
+        context_BQC = self._context.codes(user_B, asked_us_BQ, is_known_BQ=knows_moment | (before_BQ > 0))
+        origin = 0 if time_BT is None else time_BT[:, :1]
         return Batch(
             item_BT=_codes(item_BT, exists_BT, self._n_items),
             action_BT=_codes(action_BT, exists_BT, self._n_actions),
             numbers_BTF=torch.from_numpy(numbers_BTF),
-            lag_BQT=torch.tensor(lag_BQT),
-            gap_BQT=gap_BQT,
-            mask_BQT=torch.tensor(mask_BQT),
-            context_BC=torch.from_numpy(self._context_of(user_B)),
+            before_BQ=torch.from_numpy(before_BQ.astype(np.int64)),
+            time_BT=None if time_BT is None else torch.from_numpy((time_BT - origin) / 1e6),
+            asked_BQ=None if asked_us_BQ is None else torch.from_numpy((asked_us_BQ - origin) / 1e6),
+            context_BQC=torch.from_numpy(context_BQC),
             target_BQ=torch.from_numpy(target_BQ.astype(np.int64)),
         )
 
-    def _context_of(self, user_B: np.ndarray) -> np.ndarray:
-        unknown = np.broadcast_to(np.asarray(self._n_values, np.int64), (len(user_B), len(self._n_values)))
-        is_known = user_B < len(self._context_UC)
-        known = self._context_UC[np.where(is_known, user_B, 0)] if len(self._context_UC) else unknown
-        return np.where(is_known[:, None], known, unknown).astype(np.int64)
+
+def _stretch(start: np.ndarray, stop: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the places `start:stop` as padded rows (B, T ≥ 1), and which of them are not padding."""
+    width = max(int((stop - start).max(initial=0)), 1)
+    place = start[:, None] + np.arange(width)
+    exists = place < stop[:, None]
+    return np.where(exists, place, start[:, None]), exists
 
 
 def _codes(idx_BT: np.ndarray, exists_BT: np.ndarray, unknown: int) -> Tensor:

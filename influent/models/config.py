@@ -45,18 +45,39 @@ class _Checked:
             raise ConfigError(f"{type(self).__name__}.{name} must be one of {allowed}. Got {getattr(self, name)!r}.")
 
 
+BackboneName = Literal["additive", "feedback", "gru", "lstm", "sasrec", "hstu"]
+Size = Literal["small", "base", "large"]
+
+_SIZES: dict[str, dict[str, int]] = {
+    "small": {"embedding_dim": 64, "n_layers": 2, "n_heads": 4},
+    "base": {"embedding_dim": 128, "n_layers": 4, "n_heads": 4},
+    "large": {"embedding_dim": 256, "n_layers": 8, "n_heads": 8},
+}
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig(_Checked):
-    """What the additive model is made of."""
+    """What a model is made of."""
 
-    embedding_dim: int = 64
-    """Width of an event's vector and of a candidate's."""
-    n_heads: int = 4
-    """How many ways an event can count, each with its own kernel, gate and projection."""
+    backbone: BackboneName = "additive"
+    """What turns a history into a state: a sum of its events (`additive`), carried feedback, or a black box."""
+    size: Size = "small"
+    """One dial for the three settings below that are not given."""
+    embedding_dim: int = 0
+    """Width of an event's vector and of a candidate's; 0 means as the size says."""
+    n_layers: int = 0
+    """Depth of a black box; 0 means as the size says."""
+    n_heads: int = 0
+    """How many ways an event can count, each with its own kernel, gate and projection; 0 means as the size says."""
     max_len: int = 100
     """How many of the latest events are read."""
     dropout: float = 0.5
     """Share of an event vector's and of a state's entries dropped while training."""
+    tied: bool = False
+    """Whether a candidate has the same vector as an event of its item."""
+    gate: Literal["event", "query"] = "event"
+    """What an event's weight may depend on: the event itself, or with `query` also the latest event. That buys
+    accuracy and costs exactness: the latest event's credit is no longer what leaving it out takes away."""
     uses_gaps: bool = True
     """Whether the time between an event and the moment shapes its weight; needs a log with times."""
     knows_moment: bool = False
@@ -64,9 +85,12 @@ class ModelConfig(_Checked):
     to whoever comes has it, a forecast made the day before has not. Without it, and at a
     moment whose time is not given, gaps count from the latest event."""
     context: tuple[str, ...] = ()
-    """User features that get a line of their own in every score."""
-    count_len: int = 20
-    """How many of the latest events the counted part reads; 0 leaves it out."""
+    """What gets a line of its own in every score: user features, `hour_of_day`, `day_of_week`."""
+    target_actions: tuple[str, ...] = ()
+    """Learn what comes next among these actions only, such as purchases; by default among all."""
+    count_len: int = -1
+    """How many of the latest events the counted part reads; 0 leaves it out. −1 means 20 for models that are sums
+    and 0 for others."""
     count_entries: int = 256
     """Most entries of a row of the counted part's transitions."""
     count_window: int = 20
@@ -77,23 +101,43 @@ class ModelConfig(_Checked):
     """How much a pair counts against its order."""
     count_popularity_power: float = 0.3
     """Columns of the transitions are divided by popularity to this power."""
+    sampled_above: int = 100_000
+    """With more items than this, the softmax is estimated from a sample of them."""
+    n_negatives: int = 4096
+    """How many items are drawn for each batch of a sampled softmax."""
     scaling: Method = "standard"
     """How values and numeric context are scaled."""
 
     def __post_init__(self) -> None:
-        for name in ("uses_gaps", "knows_moment"):
+        self._check_one_of("backbone", get_args(BackboneName))
+        self._check_one_of("size", get_args(Size))
+        for name, value in _SIZES[self.size].items():
+            if getattr(self, name) == 0:
+                object.__setattr__(self, name, value)
+        if self.count_len == -1:
+            object.__setattr__(self, "count_len", 20 if self.is_sum else 0)
+        for name in ("uses_gaps", "knows_moment", "tied"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(f"ModelConfig.{name} must be true or false. Got {getattr(self, name)!r}.")
-        names = self.context
-        if not isinstance(names, tuple) or not all(isinstance(n, str) for n in names) or len(set(names)) < len(names):
-            raise ConfigError(f"ModelConfig.context must be a list of different names. Got {names!r}.")
-        for name in ("embedding_dim", "n_heads", "max_len", "count_entries", "count_window"):
+        for name in ("context", "target_actions"):
+            names = getattr(self, name)
+            is_list = isinstance(names, tuple) and all(isinstance(n, str) for n in names)
+            if not is_list or len(set(names)) < len(names):
+                raise ConfigError(f"ModelConfig.{name} must be a list of different names. Got {names!r}.")
+        for name in ("embedding_dim", "n_layers", "n_heads", "max_len", "count_entries", "count_window", "n_negatives"):
             self._check_int(name, 1)
-        self._check_int("count_len", 0)
+        for name in ("count_len", "sampled_above"):
+            self._check_int(name, 0)
         for name in ("count_decay", "count_reverse", "count_popularity_power"):
             self._check_real(name, 0.0, 1.0 + 1e-9)
         self._check_real("dropout", 0.0, 1.0)
         self._check_one_of("scaling", get_args(Method))
+        self._check_one_of("gate", ("event", "query"))
+
+    @property
+    def is_sum(self) -> bool:
+        """Return whether a score is a sum with one term for each past event."""
+        return self.backbone in ("additive", "feedback")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,10 +150,16 @@ class TrainConfig(_Checked):
     """Stop after this many epochs without a better validation NDCG@10."""
     batch_size: int = 64
     """Windows of events per step."""
-    learning_rate: float = 1e-2
-    """Step size of AdamW."""
+    learning_rate: float = 0.0
+    """Step size of AdamW; 0 means 0.01 for models that are sums and 0.001 for black boxes."""
     weight_decay: float = 0.01
     """Decoupled weight decay of AdamW."""
+    warmup_epochs: float = 0.0
+    """The learning rate rises from zero over this many epochs; a fraction of one is allowed."""
+    schedule: Literal["constant", "cosine"] = "constant"
+    """Whether the learning rate then stays, or falls along a cosine to zero at the last of `epochs`."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Numbers that matrix products are computed in: bfloat16 where a GPU has it, or as told."""
     seen: Literal["exclude", "keep"] = "exclude"
     """Whether validation lets items of the history come again; as in the lists that the model is for."""
     seed: int = 0
@@ -122,6 +172,9 @@ class TrainConfig(_Checked):
             self._check_int(name, 1)
         self._check_int("seed", 0, 2**31)
         self._check_one_of("seen", ("exclude", "keep"))
-        self._check_real("learning_rate", 1e-12)
+        self._check_real("learning_rate", 0.0)
         self._check_real("weight_decay", 0.0)
+        self._check_real("warmup_epochs", 0.0)
+        self._check_one_of("schedule", ("constant", "cosine"))
+        self._check_one_of("precision", ("auto", "float32", "bfloat16"))
         self._check_one_of("device", get_args(Device))

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 
 from influent.data.moments import Moments, ranges
+
+
+Exactness = Literal["exact", "closes", "estimated"]
+"""How good a model's credits are: `exact` ones add up and each is its removal; those of a model that `closes` add up
+but events also change each other's weights; `estimated` ones leave a residual, which is reported."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,17 +33,42 @@ class Credits:
     """float64 (N, C): the candidate's own term"""
     context: dict[str, np.ndarray] = field(default_factory=dict)
     """float64 (N, C) for each context column"""
+    parts: dict[str, np.ndarray] = field(default_factory=dict)
+    """float64 (S, C) for each part of an event that has a vector of its own, adding up to `credit`; or nothing"""
+    residual: np.ndarray | None = None
+    """float64 (N, C): what estimated credits leave over of the score; None where credits are exact"""
 
     @property
     def owner(self) -> np.ndarray:
         """Return the moment of each source event, int64 (S,)."""
         return np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))
 
+    def mixed(self, mixture: np.ndarray) -> Credits:
+        """Return the terms of weighted sums of the candidates' scores; weights are (N, X, C) for X sums a moment."""
+
+        def of_events(credit: np.ndarray) -> np.ndarray:
+            return np.asarray(np.einsum("sxc,sc->sx", mixture[self.owner], credit))
+
+        def of_moments(term: np.ndarray) -> np.ndarray:
+            return np.asarray(np.einsum("nxc,nc->nx", mixture, term))
+
+        return Credits(
+            offsets=self.offsets,
+            place=self.place,
+            credit=of_events(self.credit),
+            bias=of_moments(self.bias),
+            context={name: of_moments(term) for name, term in self.context.items()},
+            parts={name: of_events(credit) for name, credit in self.parts.items()},
+            residual=None if self.residual is None else of_moments(self.residual),
+        )
+
     def total(self) -> np.ndarray:
         """Return the sum of all terms, float64 (N, C)."""
         total = self.bias.astype(np.float64).copy()
         for term in self.context.values():
             total += term
+        if self.residual is not None:
+            total += self.residual
         np.add.at(total, self.owner, self.credit)
         return total
 

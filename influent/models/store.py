@@ -29,7 +29,7 @@ def load_model(folder: str | Path) -> Model:
     folder = Path(folder)
     config = _read_config(folder)
     try:
-        if config["model"] == "additive":
+        if config["model"] == "predictor":
             from influent.models.predictor import Predictor
 
             return Predictor.restore(config, folder)
@@ -49,7 +49,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
         config = json.loads(path.read_text())
     except ValueError as error:
         raise RunFolderError(f"{path} is damaged: {error}. Fit the model again: influent fit {folder}") from error
-    known = ["additive", *COUNTED]
+    known = ["predictor", *COUNTED]
     kind = config.get("model") if isinstance(config, dict) else None
     if kind not in known:
         raise RunFolderError(

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +41,7 @@ class TrainingLog:
 def train_module(
     module: SequenceModule,
     batches: Callable[[np.random.Generator], Iterator[Batch]],
-    judge: Callable[[], float],
+    judge: Callable[[], float] | None,
     config: TrainConfig,
     *,
     n_batches: int,
@@ -54,7 +57,8 @@ def train_module(
     Args:
         batches: returns an epoch's batches, shuffled by the generator.
         n_batches: how many batches an epoch has, to say how far the work is.
-        judge: returns the validation score of the module as it is; higher is better.
+        judge: returns the validation score of the module as it is; higher is better. Without one, training goes on
+            for all epochs and the last is kept.
         checkpoint: a file to write after every epoch, and to resume from if it is there and has this identity.
         identity: what data and settings this training belongs to.
 
@@ -64,6 +68,7 @@ def train_module(
     progress = progress or Progress()
     device = next(module.parameters()).device
     optimizer = torch.optim.AdamW(module.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+    rate = partial(_learning_rate, config, n_batches=n_batches)
     log, best = TrainingLog(), _weights(module)
     if checkpoint is not None and checkpoint.exists():
         resumed = _resume(checkpoint, identity, module, optimizer, progress)
@@ -75,14 +80,19 @@ def train_module(
                 break
             torch.manual_seed(config.seed * 1_000_003 + epoch)
             shuffled = batches(np.random.default_rng([config.seed, epoch]))
-            loss = _epoch(module, optimizer, shuffled, device, advance)
-            score = judge()
-            log.epochs.append({"epoch": epoch, "loss": loss, "validation_ndcg@10": score})
-            if score > log.best_score:
+            started = time.perf_counter()
+            loss = _epoch(module, optimizer, shuffled, partial(rate, epoch), device, advance, config.precision)
+            metrics = {"epoch": epoch, "loss": loss, "seconds": round(time.perf_counter() - started, 3)}
+            score = -1.0
+            if judge is not None:
+                score = metrics["validation_ndcg@10"] = judge()
+            log.epochs.append(metrics)
+            if judge is None or score > log.best_score:
                 log.best_epoch, log.best_score, best = epoch, score, _weights(module)
             if checkpoint is not None:
                 _save_checkpoint(checkpoint, identity, module, optimizer, log, best)
-            advance(0, note=f"epoch {epoch + 1}: loss {loss:.3f}, validation NDCG@10 {score:.4f}")
+            judged = "" if judge is None else f", validation NDCG@10 {score:.4f}"
+            advance(0, note=f"epoch {epoch + 1}: loss {loss:.3f}{judged}")
     module.load_state_dict(best)
     module.eval()
     return log
@@ -92,23 +102,28 @@ def _epoch(
     module: SequenceModule,
     optimizer: torch.optim.Optimizer,
     batches: Iterator[Batch],
+    rate: Callable[[int], float],
     device: torch.device,
     advance: Advance,
+    precision: str,
 ) -> float:
     module.train()
     total, n_targets = 0.0, 0
-    for batch in batches:
+    for step, batch in enumerate(batches):
         advance()
         on_device = batch.to(device)
         n = int((on_device.target_BQ >= 0).sum())
         if n == 0:
             continue
-        loss = module.loss(on_device)
+        with _autocast(device, precision):
+            loss = module.loss(on_device)
         if not torch.isfinite(loss):
             raise DataError(
                 "the training loss is not finite. Lower TrainConfig.learning_rate, or look for wild values in the log "
                 "(clean(..., value_mads=10) drops them)."
             )
+        for group in optimizer.param_groups:
+            group["lr"] = rate(step)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(module.parameters(), 1.0)
@@ -116,6 +131,24 @@ def _epoch(
         total, n_targets = total + loss.item() * n, n_targets + n
     module.eval()
     return total / max(n_targets, 1)
+
+
+def _learning_rate(config: TrainConfig, epoch: int, step: int, *, n_batches: int) -> float:
+    """Return the rate of a step: a linear rise, then constant or the half of a cosine down to zero."""
+    done = epoch + step / max(n_batches, 1)
+    if done < config.warmup_epochs:
+        return config.learning_rate * (done + 1 / max(n_batches, 1)) / (config.warmup_epochs + 1 / max(n_batches, 1))
+    if config.schedule == "constant":
+        return config.learning_rate
+    share = (done - config.warmup_epochs) / max(config.epochs - config.warmup_epochs, 1e-9)
+    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * min(share, 1.0)))
+
+
+def _autocast(device: torch.device, precision: str) -> torch.autocast:
+    """Return bfloat16 products where asked for, or where the GPU has them; sums and the loss stay float32."""
+    has_bfloat16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
+    is_wanted = precision == "bfloat16" or (precision == "auto" and has_bfloat16)
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=is_wanted)
 
 
 def _weights(module: nn.Module) -> dict[str, Tensor]:

@@ -13,7 +13,6 @@ from typing import Any, TypeAlias
 import numpy as np
 from scipy import sparse
 
-from influent.data.moments import ranges
 from influent.data.sequences import Sequences
 
 SparseMatrix: TypeAlias = Any
@@ -57,18 +56,6 @@ def scaling_of(counts: SparseMatrix, train: Sequences, popularity_power: float) 
     return 1 / np.sqrt(np.maximum(counts @ column, 1e-12)), column
 
 
-@dataclass(frozen=True, kw_only=True)
-class OwnTransitions:
-    """What some users put into a table: one row for each user and item, to be taken out while training on them."""
-
-    row_BT: np.ndarray
-    """int64: the row of each event of a batch"""
-    item_RJ: np.ndarray
-    """int64: which item an entry is of; 0 where the row has fewer"""
-    value_RJ: np.ndarray
-    """float32; 0 where the row has fewer"""
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TransitionTable:
     """T: the largest entries of each row, and how counts were scaled: T[a, b] = C[a, b] · row[a] · column[b]."""
@@ -102,18 +89,24 @@ class TransitionTable:
         keys = np.arange(len(self.item_IJ))[:, None] * (len(self.item_IJ) + 1) + self.item_IJ
         return np.sort(keys[self.value_IJ > 0])
 
-    def own(self, train: Sequences, user_B: np.ndarray, place_BT: np.ndarray) -> OwnTransitions:
-        """Return what the users of a batch put into the table, over their whole sequences.
+    def own(self, train: Sequences) -> OwnTransitions:
+        """Return what each user put into the table, over the user's whole sequence."""
+        users_at = np.searchsorted(train.offsets, np.arange(0, len(train), _EVENTS_AT_A_TIME))
+        cuts = np.unique(np.concatenate([users_at, [train.n_users]]))
+        blocks = [self._own_of(train, first, last) for first, last in zip(cuts[:-1], cuts[1:], strict=True)]
+        n_rows = np.cumsum([0, *(len(block.offsets) - 1 for block in blocks)])
+        lengths = [np.diff(block.offsets) for block in blocks]
+        return OwnTransitions(
+            row_E=np.concatenate([block.row_E + n for block, n in zip(blocks, n_rows, strict=False)]),
+            offsets=np.concatenate([[0], np.cumsum(np.concatenate(lengths))]),
+            item=np.concatenate([block.item for block in blocks]),
+            value=np.concatenate([block.value for block in blocks]),
+        )
 
-        Args:
-            user_B: the user of each row of the batch.
-            place_BT: where the batch's events lie in the flat columns of `train`.
-        """
+    def _own_of(self, train: Sequences, first_user: int, last_user: int) -> OwnTransitions:
         n_items = len(self.item_IJ)
-        users, which_B = np.unique(user_B, return_inverse=True)
-        start, length = train.offsets[users], np.diff(train.offsets)[users]
-        place = ranges(start, length)
-        owner = np.repeat(np.arange(len(users)), length)
+        place = slice(train.offsets[first_user], train.offsets[last_user])
+        owner = train.user_idx[place].astype(np.int64) - first_user
         item = np.where(train.item_idx[place] >= 0, train.item_idx[place], n_items).astype(np.int64)
         row_key, row = np.unique(owner * (n_items + 1) + item, return_inverse=True)
         of_row, after, weight = self._pairs_within(owner, item, row)
@@ -126,12 +119,12 @@ class TransitionTable:
         count = np.bincount(where, weights=weight[held], minlength=len(entry))
         entry_row, entry_item = np.divmod(entry, n_items + 1)
         value = count * self.row_I[row_key[entry_row] % (n_items + 1)] * self.column_I[entry_item]
-        slot = np.arange(len(entry)) - np.searchsorted(entry_row, entry_row)
-        shape = (len(row_key), int(slot.max(initial=0)) + 1)
-        item_RJ, value_RJ = np.zeros(shape, np.int64), np.zeros(shape, np.float32)
-        item_RJ[entry_row, slot], value_RJ[entry_row, slot] = entry_item, value
-        first_B = (np.cumsum(length) - length)[which_B] - train.offsets[user_B]
-        return OwnTransitions(row_BT=row[first_B[:, None] + place_BT], item_RJ=item_RJ, value_RJ=value_RJ)
+        return OwnTransitions(
+            row_E=row,
+            offsets=np.concatenate([[0], np.cumsum(np.bincount(entry_row, minlength=len(row_key)))]),
+            item=entry_item.astype(np.int32),
+            value=value.astype(np.float32),
+        )
 
     def _pairs_within(
         self, owner: np.ndarray, item: np.ndarray, row: np.ndarray
@@ -147,6 +140,35 @@ class TransitionTable:
             weights += [np.full(n, ahead), np.full(n, back)]
         none = np.zeros(0, np.int64)
         return np.concatenate([none, *rows]), np.concatenate([none, *items]), np.concatenate([np.zeros(0), *weights])
+
+
+_EVENTS_AT_A_TIME = 100_000
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class OwnTransitions:
+    """What users put into a table themselves, to be taken out while training on them: a row per user and item."""
+
+    row_E: np.ndarray
+    """int64 (E,): the row of each training event"""
+    offsets: np.ndarray
+    """int64 (R + 1,): where the entries of each row lie"""
+    item: np.ndarray
+    """int32: which item an entry is of"""
+    value: np.ndarray
+    """float32"""
+
+    def rows(self, place_BT: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the rows of these events as a small padded table: row (B, T), item (R, J) and value (R, J)."""
+        rows, row_BT = np.unique(self.row_E[place_BT], return_inverse=True)
+        start, length = self.offsets[rows], np.diff(self.offsets)[rows]
+        steps = np.arange(max(int(length.max(initial=0)), 1))
+        exists = steps < length[:, None]
+        place = np.where(exists, start[:, None] + steps, 0)
+        if len(self.item) == 0:
+            return row_BT, np.zeros(place.shape, np.int64), np.zeros(place.shape, np.float32)
+        item, value = np.where(exists, self.item[place], 0), np.where(exists, self.value[place], 0.0)
+        return row_BT, item.astype(np.int64), value.astype(np.float32)
 
 
 def top_of_rows(matrix: SparseMatrix, n: int) -> tuple[np.ndarray, np.ndarray]:

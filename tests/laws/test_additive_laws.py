@@ -42,11 +42,11 @@ def untrained_models(draw):
     predictor.fit(split.train, split.validation)
     torch.manual_seed(seed)
     with torch.no_grad():
-        for parameter in predictor._module.parameters():
+        for parameter in predictor._network.parameters():
             parameter.copy_(torch.randn_like(parameter) * 0.6)
         # What is unknown stays without a vector.
-        predictor._module.item_in.weight[-1] = 0
-        predictor._module.action_in.weight[-1] = 0
+        predictor._network.encoder.item_in.weight[-1] = 0
+        predictor._network.encoder.action_in.weight[-1] = 0
     return predictor, split
 
 

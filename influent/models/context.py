@@ -1,0 +1,101 @@
+"""Context columns to codes: what is known of a moment that no past event owns.
+
+Shapes: B batch, Q questions, C context columns, U users.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from influent.data.vocab import Vocab
+from influent.errors import ConfigError, SchemaError, nearest
+
+_HOUR_US = 3_600_000_000
+
+_OF_THE_CLOCK: dict[str, tuple[list[Any], Callable[[np.ndarray], np.ndarray]]] = {
+    "hour_of_day": (list(range(24)), lambda time_us: time_us // _HOUR_US % 24),
+    # 1970 began on a Thursday, the fourth day of the week.
+    "day_of_week": (list(range(7)), lambda time_us: (time_us // (24 * _HOUR_US) + 3) % 7),
+}
+"""Columns that are read off the moment, in UTC: their values, and the code of a time. Monday is 0."""
+
+
+@dataclass(frozen=True)
+class ContextLines:
+    """The context columns of a model: user features, `hour_of_day` and `day_of_week`, with the values of each.
+
+    The clock is read at the moment where its time is known, else at the event before it.
+    """
+
+    vocab: Vocab
+    values: dict[str, list[Any]]
+
+    @classmethod
+    def of(cls, vocab: Vocab, names: tuple[str, ...], *, is_timed: bool) -> ContextLines:
+        """Look up the columns' values; a value's place is its code.
+
+        Raises:
+            SchemaError: a column is neither a user feature nor of the clock, or holds what JSON cannot.
+            ConfigError: the clock is asked for in an order-only log.
+        """
+        features = vocab.user_features
+        of_users = [] if features is None else features.column_names[1:]
+        known = [*of_users, *_OF_THE_CLOCK]
+        values: dict[str, list[Any]] = {}
+        for name in names:
+            if name in of_users:
+                values[name] = _distinct(name, features.column(name).drop_null().unique().to_pylist())  # type: ignore[union-attr]
+            elif name in _OF_THE_CLOCK:
+                if not is_timed:
+                    raise ConfigError(f"context {name!r} needs times, and this log is order-only. Leave it out.")
+                values[name] = _OF_THE_CLOCK[name][0]
+            else:
+                raise SchemaError(
+                    f"context {name!r} is no user feature. There are: {', '.join(of_users) or 'none; give users='}; "
+                    f"and of the clock: {', '.join(_OF_THE_CLOCK)}.{nearest(name, known)}"
+                )
+        return cls(vocab, values)
+
+    @property
+    def n_values(self) -> tuple[int, ...]:
+        """Return the number of values of each column, which is also the code of an unknown one."""
+        return tuple(len(values) for values in self.values.values())
+
+    @cached_property
+    def of_users_UC(self) -> np.ndarray:
+        """Return the code of each user's value in each column, int64 (U + 1, C); the last row is for unknown users."""
+        codes = np.tile(np.asarray(self.n_values, np.int64), (len(self.vocab.users) + 1, 1))
+        features = self.vocab.user_features
+        for place, (name, distinct) in enumerate(self.values.items()):
+            if features is not None and name in features.column_names:
+                code_of = {value: code for code, value in enumerate(distinct)}
+                column = features.column(name).to_pylist()
+                codes[: len(column), place] = [code_of.get(value, len(distinct)) for value in column]
+        return codes
+
+    def codes(self, user_B: np.ndarray, time_us_BQ: np.ndarray | None, is_known_BQ: np.ndarray) -> np.ndarray:
+        """Return the codes at questions, int64 (B, Q, C)."""
+        n_users = len(self.of_users_UC) - 1
+        of_user = self.of_users_UC[np.where(user_B < n_users, user_B, n_users)]
+        codes = np.repeat(of_user[:, None], is_known_BQ.shape[1], axis=1)
+        for place, (name, distinct) in enumerate(self.values.items()):
+            if name in _OF_THE_CLOCK and time_us_BQ is not None and not self._is_of_users(name):
+                codes[..., place] = np.where(is_known_BQ, _OF_THE_CLOCK[name][1](time_us_BQ), len(distinct))
+        return codes
+
+    def _is_of_users(self, name: str) -> bool:
+        return self.vocab.user_features is not None and name in self.vocab.user_features.column_names
+
+
+def _distinct(name: str, values: list[Any]) -> list[Any]:
+    strange = [value for value in values if not isinstance(value, str | int | float)]
+    if strange:
+        raise SchemaError(
+            f"context {name!r} holds {type(strange[0]).__name__}s such as {strange[0]!r}. Write texts or numbers."
+        )
+    return sorted(values)

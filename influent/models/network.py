@@ -1,0 +1,156 @@
+"""Parts to a whole: an event encoder, a backbone, context lines, a counted part, and a score for every item.
+
+    score(u, t, i) = bias(i) + Σ_c ⟨context_c(u, t), q_i⟩ + ⟨s(u, t), q_i⟩ + counted(u, t, i)
+
+Shapes: B batch, Q questions, T events, D embedding, C candidates, I items.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from influent.data.vectors import ItemVectors
+from influent.models.additive import Additive
+from influent.models.batch import Batch
+from influent.models.config import ModelConfig
+from influent.models.counted import CountedPart
+from influent.models.encoder import EventEncoder, GivenVectors, embedding_with_unknown
+from influent.models.feedback import Feedback
+from influent.models.loss import Competitors, cross_entropy
+from influent.models.module import AdditiveBackbone, Backbone, SequenceModule
+from influent.models.recurrent import Gru, Lstm
+from influent.models.transformer import Hstu, SasRec
+from influent.models.transitions import TransitionTable
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """What of the data decides how large a network is."""
+
+    n_items: int
+    n_actions: int
+    n_numbers: int
+    n_values: tuple[int, ...]
+    is_timed: bool
+
+
+class Network(SequenceModule):
+    """The weights of a model that learns by gradient, and its two ways of being read: scores and their terms."""
+
+    expected_I: Tensor
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        shape: Shape,
+        *,
+        table: TransitionTable | None,
+        blocks: Sequence[ItemVectors] = (),
+        item_counts: Tensor | None = None,
+    ) -> None:
+        super().__init__()
+        dim = config.embedding_dim
+        uses_gaps = config.uses_gaps and shape.is_timed
+        self.encoder = EventEncoder(
+            dim=dim, n_items=shape.n_items, n_actions=shape.n_actions, n_numbers=shape.n_numbers, blocks=blocks
+        )
+        self.backbone = _backbone(config, uses_gaps=uses_gaps)
+        self.context_in = nn.ModuleList(embedding_with_unknown(n, dim) for n in shape.n_values)
+        self.counted = (
+            None
+            if table is None
+            else CountedPart(
+                table,
+                n_actions=shape.n_actions,
+                count_len=min(config.count_len, config.max_len),
+                uses_gaps=uses_gaps,
+            )
+        )
+        self.tied = config.tied
+        self.item_out = None if config.tied else nn.Embedding(shape.n_items, dim)
+        if self.item_out is not None:
+            nn.init.normal_(self.item_out.weight, std=0.02)
+        self.given_out = nn.ModuleDict({block.name: GivenVectors(block, dim) for block in blocks})
+        self.bias = nn.Parameter(torch.zeros(shape.n_items))
+        self.dropout = config.dropout
+        self.n_negatives = config.n_negatives if shape.n_items > config.sampled_above else None
+        counts = torch.ones(shape.n_items) if item_counts is None else item_counts
+        # Word2vec's power: rare items are drawn more often than they occur, and log-Q takes that back.
+        self.register_buffer("expected_I", (counts.float() + 1) ** 0.75, persistent=False)
+
+    def item_vectors(self) -> Tensor:
+        """Return q, the vector of every item as a candidate, (I, D)."""
+        q_ID = self.encoder.item_in.weight[:-1] if self.item_out is None else self.item_out.weight
+        for given in self.given_out.values():
+            q_ID = q_ID + given.everyone()
+        return q_ID if self.backbone.temperature is None else _of_length_one(q_ID)
+
+    def states(self, batch: Batch) -> Tensor:
+        """Return s_BQD, so that a score is ⟨s, q_i⟩ + bias(i) + counted(i)."""
+        z_BTD = functional.dropout(self.encoder(batch), self.dropout, self.training)
+        s_BQD = self.backbone.states(z_BTD, batch)
+        for vector_BQD in self._context_vectors(batch):
+            s_BQD = s_BQD + vector_BQD
+        s_BQD = functional.dropout(s_BQD, self.dropout, self.training)
+        temperature = self.backbone.temperature
+        return s_BQD if temperature is None else _of_length_one(s_BQD) / temperature
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Return the mean cross-entropy of the batch's targets over the catalogue, or a sample of a large one."""
+        competitors = None
+        if self.n_negatives is not None:
+            targets = batch.target_BQ[batch.target_BQ >= 0]
+            competitors = Competitors.sampled(targets, self.expected_I, self.n_negatives)
+        terms = None if self.counted is None else self.counted.terms(batch)
+        return cross_entropy(
+            self.states(batch), self.item_vectors(), self.bias, batch.target_BQ, terms=terms, competitors=competitors
+        )
+
+    def scores(self, batch: Batch) -> Tensor:
+        """Return the score of every item at the batch's only question, (B, I)."""
+        scores_BI = torch.addmm(self.bias, self.states(batch)[:, 0], self.item_vectors().T)
+        return scores_BI if self.counted is None else scores_BI + self.counted.scores(batch)
+
+    def credits(self, batch: Batch, wanted_BC: Tensor) -> tuple[dict[str, Tensor], list[Tensor]]:
+        """Return each event's credit for each wanted item by part, (B, T, C), and each context column's, (B, C).
+
+        All are float64. The parts are those of the event's vector, and `counted`.
+        """
+        assert isinstance(self.backbone, AdditiveBackbone), "only a sum has terms"
+        q_BCD = self.item_vectors()[wanted_BC].double()
+        terms = self.backbone.contributions(self.encoder.parts(batch), batch)
+        credits = {name: term_BTD.double() @ q_BCD.transpose(1, 2) for name, term_BTD in terms.items()}
+        if self.counted is not None:
+            credits["counted"] = self.counted.credits(batch, wanted_BC).double()
+        context = [torch.einsum("bd,bcd->bc", c_BQD[:, 0].double(), q_BCD) for c_BQD in self._context_vectors(batch)]
+        return credits, context
+
+    def _context_vectors(self, batch: Batch) -> list[Tensor]:
+        """Return one (B, Q, D) per context column."""
+        return [table(batch.context_BQC[..., place]) for place, table in enumerate(self.context_in)]
+
+
+def _backbone(config: ModelConfig, *, uses_gaps: bool) -> Backbone:
+    match config.backbone:
+        case "additive":
+            return Additive(config, uses_gaps=uses_gaps)
+        case "feedback":
+            return Feedback(config)
+        case "gru":
+            return Gru(config)
+        case "lstm":
+            return Lstm(config)
+        case "sasrec":
+            return SasRec(config)
+        case "hstu":
+            return Hstu(config, uses_gaps=uses_gaps)
+
+
+def _of_length_one(vectors: Tensor) -> Tensor:
+    # A vector close to zero stays short: its gradient would be as long as it is short.
+    return functional.normalize(vectors, dim=-1, eps=1e-3)
