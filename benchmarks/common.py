@@ -44,8 +44,8 @@ def measured_on() -> dict[str, Any]:
 
 def write_result(name: str, content: dict[str, Any]) -> None:
     """Write a result as JSON, and print where."""
-    RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, indent=2) + "\n")
     print(f"written: {path.relative_to(ROOT)}", flush=True)
 

@@ -1,0 +1,135 @@
+"""Accuracy, time and memory of one model on one data set, in a process of its own.
+
+Usage: python -m benchmarks.ranking SET MODEL [--seed N] [--refit]
+
+SET is one of `benchmarks.sets.BENCHMARKS`; MODEL is `additive`, a black box (`sasrec`, `hstu`, `gru`, `lstm`,
+`feedback`), one that counts (`counts`, `popularity`, …), or the peer (`rectools-sasrec`, `rectools-hstu`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import sys
+import time
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+import influent
+from benchmarks.common import measured_on, write_result
+from benchmarks.rectools import run_rectools
+from benchmarks.sets import BENCHMARKS, Benchmark
+from influent.models.item_to_item import ItemToItem
+
+
+def counted(name: str, benchmark: Benchmark) -> ItemToItem:
+    """Return a model that needs no gradient."""
+    kinds: dict[str, ItemToItem] = {
+        "popularity": influent.Popularity(),
+        "recent_popularity": influent.RecentPopularity(last_days=7),
+        "markov": influent.Markov(),
+        "itemknn": influent.ItemKNN(),
+        "ease": influent.Ease(),
+        "counts": influent.DecayedCounts(**benchmark.counts),
+    }
+    return kinds[name]
+
+
+def predictor(name: str, benchmark: Benchmark, seed: int) -> influent.Predictor:
+    """Return a model that learns by gradient, with the set's settings."""
+    own = benchmark.model if name in ("additive", "feedback") else {"max_len": 50, **benchmark.box}
+    train = benchmark.train if name in ("additive", "feedback") else {}
+    settings = influent.ModelConfig.from_dict({"backbone": name, **own})
+    return influent.Predictor(model=settings, train=influent.TrainConfig(seed=seed, **train))
+
+
+def run(set_name: str, name: str, seed: int, refit: bool) -> None:
+    """Fit, judge and explain, and write the result."""
+    benchmark, about = BENCHMARKS[set_name], measured_on()
+    split = benchmark.split()
+    about |= {
+        "set": set_name,
+        "protocol": split.protocol + "; full catalogue; seen items left out",
+        "split": split.hash,
+        "n_events": len(split.test.sequences),
+        "n_users": split.test.sequences.n_users,
+        "n_items": split.train.vocab.n_items,
+    }
+    row: dict[str, Any] = {"model": name}
+    if name.startswith("rectools-"):
+        row |= {"seed": seed} | run_rectools(split, name.removeprefix("rectools-"), {"seed": seed, **benchmark.peer})
+    elif name in ("popularity", "recent_popularity", "markov", "itemknn", "ease", "counts"):
+        row |= fitted(counted(name, benchmark), split)
+        if refit:
+            row["refitted"] = fitted(counted(name, benchmark), split, refit=True)
+    else:
+        row |= learned(predictor(name, benchmark, seed), split, refit)
+    row["peak_rss_mib"] = row.get("peak_rss_mib", round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))
+    seeded = f"-{seed}" if "seed" in row else ""
+    write_result(f"{set_name}/{name}{seeded}", {**about, **row})
+
+
+def fitted(model: ItemToItem, split: influent.Split, refit: bool = False) -> dict[str, Any]:
+    """Fit a model that counts."""
+    started = time.perf_counter()
+    model.fit(split.train_and_validation if refit else split.train)
+    return {"fit_seconds": round(time.perf_counter() - started, 2), "test": judged(model, split)}
+
+
+def learned(model: influent.Predictor, split: influent.Split, refit: bool) -> dict[str, Any]:
+    """Fit a model that learns by gradient, and look at its ledger."""
+    started = time.perf_counter()
+    model.fit(split.train, split.validation, progress=influent.progress_for(sys.stderr))
+    row: dict[str, Any] = {
+        "seed": model.train.seed,
+        "settings": {"model": asdict(model.model), "train": asdict(model.train)},
+        "fit_seconds": round(time.perf_counter() - started, 1),
+        "epochs": model.log.epochs,
+        "best_epoch": model.log.best_epoch,
+        "validation_ndcg@10": model.log.best_score,
+        "peak_rss_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+        "test": judged(model, split),
+        "exactness": model.exactness,
+    }
+    if model.model.is_sum:
+        row["ledger"] = explained(model, split)
+    if refit:
+        started = time.perf_counter()
+        refitted = model.refit(split.train_and_validation, progress=influent.progress_for(sys.stderr))
+        row["refitted"] = {"fit_seconds": round(time.perf_counter() - started, 1), "test": judged(refitted, split)}
+    return row
+
+
+def judged(model: influent.Model, split: influent.Split) -> dict[str, Any]:
+    """Return test accuracy with intervals."""
+    report = influent.evaluate([model], split.test, protocol=split.protocol, split=split.hash)
+    print(report.to_markdown().splitlines()[2], flush=True)
+    return {name: asdict(measure) for name, measure in report.rows[model.name].items()}
+
+
+def explained(model: influent.Model, split: influent.Split) -> dict[str, Any]:
+    """Return how long every credit of up to a thousand test predictions takes, and how exactly it closes."""
+    some = split.test.take(slice(0, 1000))
+    influent.explain(model, some.take(slice(0, 8)))
+    started = time.perf_counter()
+    ledger = influent.explain(model, some)
+    seconds = time.perf_counter() - started
+    return {
+        "seconds": round(seconds, 3),
+        "torch_threads": torch.get_num_threads(),
+        "predictions": len(ledger),
+        "rows": ledger.table.num_rows,
+        "largest_gap": ledger.largest_gap(),
+    }
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("set", choices=BENCHMARKS)
+    parser.add_argument("model")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--refit", action="store_true", help="also fit again with the validation events")
+    asked = parser.parse_args()
+    run(asked.set, asked.model, asked.seed, asked.refit)
