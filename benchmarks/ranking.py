@@ -61,21 +61,16 @@ def run(set_name: str, name: str, seed: int, refit: bool) -> None:
     if name.startswith("rectools-"):
         row |= {"seed": seed} | run_rectools(split, name.removeprefix("rectools-"), {"seed": seed, **benchmark.peer})
     elif name in ("popularity", "recent_popularity", "markov", "itemknn", "ease", "counts"):
-        row |= fitted(counted(name, benchmark), split)
+        model, started = counted(name, benchmark), time.perf_counter()
+        model.fit(split.train)
+        row |= {"fit_seconds": round(time.perf_counter() - started, 2), "test": judged(model, split)}
         if refit:
-            row["refitted"] = fitted(counted(name, benchmark), split, refit=True)
+            row["refitted"] = {"test": judged(model.refit(split.train_and_validation), split)}
     else:
         row |= learned(predictor(name, benchmark, seed), split, refit)
     row["peak_rss_mib"] = row.get("peak_rss_mib", round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))
     seeded = f"-{seed}" if "seed" in row else ""
     write_result(f"{set_name}/{name}{seeded}", {**about, **row})
-
-
-def fitted(model: ItemToItem, split: influent.Split, refit: bool = False) -> dict[str, Any]:
-    """Fit a model that counts."""
-    started = time.perf_counter()
-    model.fit(split.train_and_validation if refit else split.train)
-    return {"fit_seconds": round(time.perf_counter() - started, 2), "test": judged(model, split)}
 
 
 def learned(model: influent.Predictor, split: influent.Split, refit: bool) -> dict[str, Any]:

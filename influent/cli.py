@@ -109,11 +109,19 @@ def clean(
 @app.command()
 def fit(
     run: RunFolder,
-    model: Annotated[str, typer.Option(help="additive, or one that counts: counts, itemknn, ease, …")] = "additive",
+    model: Annotated[
+        str, typer.Option(help="additive, feedback; black boxes: sasrec, hstu, gru, lstm; counts, itemknn, ease, …")
+    ] = "additive",
+    size: Annotated[str | None, typer.Option(help="small, base or large: width, depth and heads.")] = None,
     split: Annotated[str, typer.Option(help="last, or a time or share of events where test begins.")] = "last",
     target: Annotated[str, typer.Option(help="With a split by time: predict the first, last or all events.")] = "first",
+    target_action: Annotated[list[str], typer.Option(help="Predict the next of these actions; repeatable.")] = [],  # noqa: B006
     config: Annotated[Path | None, typer.Option(help="TOML with [model] and [train] settings.")] = None,
-    context: Annotated[list[str], typer.Option(help="User feature with a line of its own; repeatable.")] = [],  # noqa: B006
+    context: Annotated[
+        list[str], typer.Option(help="User feature, hour_of_day or day_of_week with a line of its own; repeatable.")
+    ] = [],  # noqa: B006
+    gate: Annotated[str | None, typer.Option(help="event, or query: weights also depend on the latest event.")] = None,
+    refit: Annotated[bool, typer.Option("--refit", help="Fit again with the validation events, to deploy.")] = False,
     seen: Annotated[Seen | None, typer.Option(help="Whether validation lets items of the history come again.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Most passes over the training events.")] = None,
     seed: Annotated[int | None, typer.Option(help="Where all randomness comes from.")] = None,
@@ -126,13 +134,15 @@ def fit(
     settings = _settings(config)
     asked = {"epochs": epochs, "seed": seed, "device": device, "seen": None if seen is None else seen.value}
     train = settings.get("train", {}) | {name: value for name, value in asked.items() if value is not None}
-    parts_of = settings.get("model", {}) | ({"context": context} if context else {})
+    of_model = {"size": size, "gate": gate, "context": context, "target_actions": target_action}
+    parts_of = settings.get("model", {}) | {name: value for name, value in of_model.items() if value}
     fitted, parts = steps.fit_run(
         run,
         kind=model,
         model=ModelConfig.from_dict(parts_of) if parts_of else None,
         train=TrainConfig.from_dict(train) if train else None,
-        split=steps.SplitConfig(at=split, target=target),  # type: ignore[arg-type]  # checked where it is used
+        split=steps.SplitConfig(at=split, target=target, actions=tuple(target_action)),  # type: ignore[arg-type]
+        refit=refit,
         progress=_progress(),
     )
     typer.echo(f"fitted: {fitted.name} on {len(parts.train):,} events, split {parts.hash} ({parts.protocol})")
@@ -160,12 +170,17 @@ def explain(
     item: Annotated[list[str] | None, typer.Option(help="Explain this item; repeatable.")] = None,
     top: Annotated[int | None, typer.Option(help="Events with a row of their own; the rest is one row.")] = None,
     contrast: Annotated[int | None, typer.Option(help="Explain an item against its best rivals, this many.")] = None,
+    by_part: Annotated[
+        bool, typer.Option("--by-part", help="Split each event's credit by what of it counted.")
+    ] = False,
 ) -> None:
     """Say which earlier events led to each score: for all test predictions, or for one user."""
     from influent import show, steps
     from influent.data.vocab import Vocab
 
-    ledger = steps.explain_run(run, users=user, items=item, top=top, contrast=contrast, progress=_progress())
+    ledger = steps.explain_run(
+        run, users=user, items=item, top=top, contrast=contrast, by_part=by_part, progress=_progress()
+    )
     out, vocab = show.console(), Vocab.load(run)
     for prediction_id in range(len(ledger) if user else 1):
         show.show_ledger(out, ledger, vocab, prediction_id, n_events=10)

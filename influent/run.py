@@ -36,10 +36,15 @@ _STEPS: dict[str, tuple[str, ...]] = {
 _ORDER = {"clean": 0, "fit": 1}
 """All other steps come third."""
 
+BEFORE_REFIT = "before_refit"
+"""The folder of the model as it was before it was fitted again with the validation events."""
+
+_BESIDE_A_MODEL = ("metrics.jsonl", "vocab.parquet", "items.parquet", "users.parquet")
+"""A model carries the vocabulary that it was fitted with."""
+
 _SOMETIMES = {
     "clean": ("items.parquet", "users.parquet"),
-    # A model carries the vocabulary that it was fitted with.
-    "fit": ("metrics.jsonl", "vocab.parquet", "items.parquet", "users.parquet"),
+    "fit": _BESIDE_A_MODEL + tuple(f"{BEFORE_REFIT}/{name}" for name in (*_STEPS["fit"], *_BESIDE_A_MODEL)),
 }
 """What a step writes besides, if there is something to put in it."""
 
@@ -162,6 +167,7 @@ def _writing(folder: Path, step: str, settings: Mapping[str, Any], stands_on: Ru
     try:
         for name in {name for done in old for name in _files(done)}:
             if (folder / name).exists():
+                (new / name).parent.mkdir(exist_ok=True)
                 os.link(folder / name, new / name)
         # What the step writes must not reach through a link into the old folder's file.
         for name in _files(step):

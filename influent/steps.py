@@ -6,7 +6,7 @@ import contextlib
 import json
 import platform
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -24,14 +24,14 @@ from influent.errors import ConfigError, RunFolderError, SchemaError
 from influent.evaluation.report import Report, check_lengths, evaluate
 from influent.influence.explain import explain
 from influent.influence.ledger import Ledger
-from influent.models.config import ModelConfig, TrainConfig
+from influent.models.config import BackboneName, ModelConfig, TrainConfig
 from influent.models.item_to_item import DecayedCounts, Popularity
 from influent.models.model import Model
 from influent.models.ranks import Seen
 from influent.models.store import COUNTED, load_model
 from influent.progress import Progress
 from influent.recommendations import Recommendations, recommend
-from influent.run import Run, check_place, fitting, writing
+from influent.run import BEFORE_REFIT, Run, check_place, fitting, writing
 
 
 @dataclass(frozen=True)
@@ -49,15 +49,24 @@ class SplitConfig:
 
     at: str = "last"
     target: Target = "first"
+    actions: tuple[str, ...] = ()
+    """With `last`, leave out the last event of these actions; by default of any."""
 
     def __post_init__(self) -> None:
         if self.target not in get_args(Target):
             raise ConfigError(f"target must be one of {', '.join(get_args(Target))}. Got {self.target!r}.")
+        if self.actions and self.at != "last":
+            raise ConfigError("target actions go with split='last'; a split by time takes what comes first.")
+
+    @classmethod
+    def of(cls, plain: Mapping[str, Any]) -> SplitConfig:
+        """Return what a manifest says."""
+        return cls(**{**plain, "actions": tuple(plain.get("actions", ()))})
 
     def split(self, sequences: Sequences) -> Split:
         """Return training sequences, validation and test moments."""
         if self.at == "last":
-            return split_last(sequences)
+            return split_last(sequences, actions=self.actions)
         try:
             cut: str | float = float(self.at)
         except ValueError:
@@ -118,31 +127,47 @@ def fit_run(
     model: ModelConfig | None = None,
     train: TrainConfig | None = None,
     split: SplitConfig | None = None,
+    refit: bool = False,
     progress: Progress | None = None,
 ) -> tuple[Model, Split]:
     """Fit a model on the training part of a run's sequences; goes on where an earlier, killed fit stopped.
 
     Args:
-        kind: `additive`, or one of the models that only count: see `influent.models.store.COUNTED`.
+        kind: what `ModelConfig.backbone` may be, or one of the models that only count: see
+            `influent.models.store.COUNTED`.
+        refit: fit again with the validation events and keep that model, as one would to deploy it; the one before
+            is kept beside it, and `evaluate_run` judges both.
     """
     run, split_config = Run.open(folder), split or SplitConfig()
     run.require("clean")
     parts = split_config.split(Sequences.load(run.folder))
-    if kind != "additive" and kind not in COUNTED:
-        raise ConfigError(f"there is no model {kind!r}. There are: additive, {', '.join(COUNTED)}.")
+    learned = get_args(BackboneName)
+    if kind not in learned and kind not in COUNTED:
+        raise ConfigError(f"there is no model {kind!r}. There are: {', '.join((*learned, *COUNTED))}.")
     if kind in COUNTED and (model or train):
-        raise ConfigError(f"the model {kind!r} only counts; it takes no settings of the additive model.")
+        raise ConfigError(f"the model {kind!r} only counts; it takes no settings of models that learn by gradient.")
     with fitting(run.folder) as checkpoint:
         fitted: Model
-        if kind == "additive":
+        refitted: Model | None = None
+        if kind in COUNTED:
+            counted = COUNTED[kind]().fit(parts.train, progress=progress)
+            fitted = counted
+            if refit:
+                refitted = counted.refit(parts.train_and_validation, progress=progress)
+        else:
             from influent.models.predictor import Predictor
 
+            model = replace(model, backbone=kind) if model else ModelConfig(backbone=kind)  # type: ignore[arg-type]
             predictor = Predictor(model=model, train=train)
             fitted = predictor.fit(parts.train, parts.validation, checkpoint=checkpoint, progress=progress)
-        else:
-            fitted = COUNTED[kind]().fit(parts.train, progress=progress)
+            if refit:
+                refitted = predictor.refit(parts.train_and_validation, progress=progress)
         settings = {"split": asdict(split_config), "split_hash": parts.hash, "versions": _versions()}
         with writing(folder, "fit", settings, stands_on=run) as new:
+            if refitted is not None:
+                (new / BEFORE_REFIT).mkdir(exist_ok=True)
+                fitted.save(new / BEFORE_REFIT)
+            fitted = refitted or fitted
             fitted.save(new)
     return fitted, parts
 
@@ -163,7 +188,10 @@ def evaluate_run(
     check_lengths(k)
     run, model, parts = _fitted(folder)
     others = [Popularity(), DecayedCounts()] if against is None else against
-    rivals = [other.fit(parts.train, progress=progress) for other in others if other.name != model.name]
+    before = run.folder / BEFORE_REFIT
+    rivals = [load_model(before)] if before.is_dir() else []
+    known = {model.name, *(rival.name for rival in rivals)}
+    rivals += [other.fit(parts.train, progress=progress) for other in others if other.name not in known]
     report = evaluate(
         [model, *rivals], parts.test, k=k, seen=seen, protocol=parts.protocol, split=parts.hash, progress=progress
     )
@@ -180,6 +208,7 @@ def explain_run(
     items: Sequence[Any] | None = None,
     top: int | None = None,
     contrast: int | None = None,
+    by_part: bool = False,
     progress: Progress | None = None,
 ) -> Ledger:
     """Explain a run's test predictions and keep the ledger, or explain the latest moment of these users.
@@ -192,9 +221,9 @@ def explain_run(
     if users is not None:
         sequences = parts.test.sequences
         moments = latest_moments(sequences, sequences.vocab.users.require_idx(users))
-        return explain(model, moments, items=items, top=top, contrast=contrast, progress=progress)
-    ledger = explain(model, parts.test, items=items, top=top, contrast=contrast, progress=progress)
-    settings = {"items": items, "top": top, "contrast": contrast}
+        return explain(model, moments, items=items, top=top, contrast=contrast, by_part=by_part, progress=progress)
+    ledger = explain(model, parts.test, items=items, top=top, contrast=contrast, by_part=by_part, progress=progress)
+    settings = {"items": items, "top": top, "contrast": contrast, "by_part": by_part}
     with writing(run.folder, "explain", settings, stands_on=run) as new:
         ledger.save(new)
     return ledger
@@ -251,7 +280,7 @@ def _fitted(folder: str | Path) -> tuple[Run, Model, Split]:
     run.require("clean")
     settings = run.require("fit")["settings"]
     model = load_model(run.folder)
-    split = SplitConfig(**settings["split"]).split(Sequences.load(run.folder))
+    split = SplitConfig.of(settings["split"]).split(Sequences.load(run.folder))
     if split.hash != settings["split_hash"]:
         raise RunFolderError(
             f"the sequences in {run.folder} are not those the model was fitted on (split {split.hash}, "

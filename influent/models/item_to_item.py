@@ -41,6 +41,7 @@ class ItemToItem:
     max_len: int | None = None
 
     fitted_on: str = ""
+    is_refitted: bool = False
     vocab: Vocab
     popularity: np.ndarray
     bias: np.ndarray
@@ -49,7 +50,7 @@ class ItemToItem:
     @property
     def name(self) -> str:
         """Return how reports call the model."""
-        return self.KIND
+        return self.KIND + (", refitted" if self.is_refitted else "")
 
     def _learn(self, train: Sequences) -> tuple[np.ndarray, Weights]:
         """Return bias (I,) and weights (I, I)."""
@@ -63,6 +64,13 @@ class ItemToItem:
         self.popularity = train.popularity()
         self.vocab, self.fitted_on = train.vocab, train.fingerprint
         return self
+
+    def refit(self, train: Sequences, *, progress: Progress | None = None) -> Self:
+        """Return a model of the same settings, counted on more events: `model.refit(split.train_and_validation)`."""
+        check_fitted(self)
+        refitted = type(self)(**self.settings()).fit(train, progress=progress)
+        refitted.is_refitted = True
+        return refitted
 
     def predict(self, moments: Moments) -> np.ndarray:
         """Return a score for every item at each moment, float32 (N, n_items)."""
@@ -105,14 +113,15 @@ class ItemToItem:
         else:
             arrays["weights"] = np.asarray(self.weights)
         save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, folder / "model.safetensors")
-        config = {"model": self.name, "settings": self.settings(), "fitted_on": self.fitted_on}
+        about = {"fitted_on": self.fitted_on, "is_refitted": self.is_refitted}
+        config = {"model": self.KIND, "settings": self.settings(), **about}
         (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
         self.vocab.save(folder)
 
-    def restore(self, arrays: dict[str, np.ndarray], vocab: Vocab, fitted_on: str) -> Self:
+    def restore(self, arrays: dict[str, np.ndarray], vocab: Vocab, config: dict[str, Any]) -> Self:
         """Take over what `save` wrote."""
         self.bias, self.popularity = arrays["bias"], arrays["popularity"]
-        self.vocab, self.fitted_on = vocab, fitted_on
+        self.vocab, self.fitted_on, self.is_refitted = vocab, config["fitted_on"], config["is_refitted"]
         shape = (len(self.bias), len(self.bias))
         if "weights" in arrays:
             self.weights = arrays["weights"]

@@ -34,7 +34,7 @@ def load_model(folder: str | Path) -> Model:
 
             return Predictor.restore(config, folder)
         kind = COUNTED[config["model"]](**config["settings"])
-        return kind.restore(load_file(folder / "model.safetensors"), Vocab.load(folder), config["fitted_on"])
+        return kind.restore(load_file(folder / "model.safetensors"), Vocab.load(folder), config)
     except (SafetensorError, KeyError, RuntimeError, FileNotFoundError, TypeError, ValueError) as error:
         raise RunFolderError(
             f"the model in {folder} is damaged ({type(error).__name__}: {error}). Fit it again: influent fit {folder}"
