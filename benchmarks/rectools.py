@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 import influent
 from benchmarks.common import ROOT
 from influent.data.moments import ranges
-from influent.evaluation.metrics import bootstrap_interval, hit_rate, ndcg
+from influent.evaluation.metrics import bootstrap_interval, hit_rate
+from influent.models.ranks import ndcg
 
 PYTHON = ROOT / ".venv-peer" / "bin" / "python"
 

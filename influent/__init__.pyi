@@ -23,6 +23,30 @@ from .data.events import (
 from .data.events import (
     read_users as read_users,
 )
+from .data.labels import (
+    Labels as Labels,
+)
+from .data.labels import (
+    LabelSplit as LabelSplit,
+)
+from .data.labels import (
+    amount_within as amount_within,
+)
+from .data.labels import (
+    number_of_events as number_of_events,
+)
+from .data.labels import (
+    of_events as of_events,
+)
+from .data.labels import (
+    split_events_at as split_events_at,
+)
+from .data.labels import (
+    split_labels_at as split_labels_at,
+)
+from .data.labels import (
+    will_do as will_do,
+)
 from .data.moments import (
     Moments as Moments,
 )
@@ -42,6 +66,9 @@ from .data.sequences import build_sequences as build_sequences
 from .data.split import Split as Split
 from .data.split import split_at as split_at
 from .data.split import split_last as split_last
+from .data.vectors import ItemVectors as ItemVectors
+from .data.vectors import read_vectors as read_vectors
+from .data.vectors import reduce_vectors as reduce_vectors
 from .data.vocab import Vocab as Vocab
 from .data.worlds import (
     World as World,
@@ -85,10 +112,28 @@ from .errors import (
 from .errors import (
     UnknownIdError as UnknownIdError,
 )
+from .evaluation.labels import LabelReport as LabelReport
+from .evaluation.labels import evaluate_labels as evaluate_labels
 from .evaluation.report import Report as Report
 from .evaluation.report import evaluate as evaluate
 from .influence.explain import explain as explain
+from .influence.explain import explain_gap as explain_gap
 from .influence.ledger import Ledger as Ledger
+from .models.classical import (
+    GradientBoosting as GradientBoosting,
+)
+from .models.classical import (
+    LinearSvm as LinearSvm,
+)
+from .models.classical import (
+    LogisticRegression as LogisticRegression,
+)
+from .models.classical import (
+    NeuralNetwork as NeuralNetwork,
+)
+from .models.classical import (
+    RidgeRegression as RidgeRegression,
+)
 from .models.config import ModelConfig as ModelConfig
 from .models.config import TrainConfig as TrainConfig
 from .models.credits import Credits as Credits
@@ -110,9 +155,14 @@ from .models.item_to_item import (
 from .models.item_to_item import (
     RecentPopularity as RecentPopularity,
 )
+from .models.lora import FinetuneConfig as FinetuneConfig
+from .models.lora import FinetunedEncoder as FinetunedEncoder
+from .models.lora import finetune_text as finetune_text
 from .models.model import Model as Model
 from .models.predictor import Predictor as Predictor
 from .models.store import load_model as load_model
+from .models.text import TextEncoder as TextEncoder
+from .models.text import encode_items as encode_items
 from .progress import Progress as Progress
 from .progress import progress_for as progress_for
 from .recommendations import Recommendations as Recommendations

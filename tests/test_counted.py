@@ -133,6 +133,10 @@ def test_a_sampled_softmax_comes_to_the_full_one_as_the_sample_grows():
     drawn_by = torch.rand(n_items) + 0.2
     sampled = Competitors.sampled(target.reshape(-1), drawn_by, 200_000)
     assert torch.allclose(cross_entropy(s, q, b, target, competitors=sampled), full, rtol=0.02)
+    # Where nothing is asked nothing counts, though item 0 may not be among the competitors.
+    target[0, 3:] = target[1, 1:] = -1
+    few = Competitors.sampled(target[target >= 0], torch.eye(n_items)[7], 5)
+    assert cross_entropy(s, q, b, target, competitors=few).isfinite()
     # Its own target takes part with weight 1 even where it was never drawn.
     nothing_else = Competitors.sampled(target[:1, :1].reshape(-1), torch.eye(n_items)[(target[0, 0] + 1) % n_items], 5)
     alone = cross_entropy(s[:1, :1], q, b, target[:1, :1], competitors=nothing_else)
@@ -143,7 +147,7 @@ def test_a_sampled_softmax_comes_to_the_full_one_as_the_sample_grows():
 
 def test_a_model_of_a_large_catalogue_learns_from_a_sample(tmp_path):
     split = influent.split_last(sequences_of(*["abcdefgh", "badcfehg", "cdabghef"] * 4))
-    settings = influent.ModelConfig(embedding_dim=4, n_heads=1, max_len=4, sampled_above=3, n_negatives=4)
+    settings = influent.ModelConfig(embedding_dim=4, n_heads=1, max_len=4, sampled_above=3, n_negatives=200)
     model = influent.Predictor(model=settings, train=influent.TrainConfig(epochs=8)).fit(split.train, split.validation)
     assert model.log.epochs[-1]["loss"] < model.log.epochs[0]["loss"]
     model.save(tmp_path)

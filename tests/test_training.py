@@ -163,7 +163,9 @@ def test_settings_out_of_range_are_refused():
         influent.SchemaError, match="context 'cty' is no user feature. There are: city; .* Did you mean"
     ):
         misspelt.fit(sequences)
-    with pytest.raises(influent.ConfigError, match="task must be 'ranking'"):
+    with pytest.raises(
+        influent.ConfigError, match="task must be of ranking, classification, regression, time. Got 'rating'"
+    ):
         influent.Predictor(task="rating")
 
 

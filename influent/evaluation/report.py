@@ -26,25 +26,19 @@ class Measure:
     high: float
 
 
-@dataclass(frozen=True)
-class Report:
-    """What was measured, of whom, and how."""
+class Comparison:
+    """Models side by side, a row each; `caption` says what the table is of."""
 
-    protocol: str
-    split: str
-    """Hash of the split, empty where moments came from none."""
-    seen: Seen
-    n_moments: int
-    unknown_targets: float
-    """Share of the targets that are not in the catalogue the model knows: misses, whatever it does."""
-    seen_targets: float
-    """Share of the targets that the user had before: misses where seen items are left out."""
     rows: dict[str, dict[str, Measure]]
     """Model name to metric name to measure."""
 
+    def caption(self) -> str:
+        """Return in one sentence what the table is of."""
+        raise AssertionError(f"{type(self).__name__} does not say what it is of")
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain numbers."""
-        return asdict(self)
+        return asdict(self)  # type: ignore[call-overload, no-any-return]
 
     def to_json(self) -> str:
         """Return the report as JSON."""
@@ -60,6 +54,29 @@ class Report:
         body = [[name, *(_cell(measure) for measure in row.values())] for name, row in self.rows.items()]
         return [header, *body]
 
+    def to_markdown(self) -> str:
+        """Return the table in Markdown, with its caption."""
+        header, *body = self.cells()
+        lines = ["| " + " | ".join(header) + " |", "|---|" + "---:|" * (len(header) - 1)]
+        lines += ["| " + " | ".join(row) + " |" for row in body]
+        return "\n".join([*lines, "", self.caption()]) + "\n"
+
+
+@dataclass(frozen=True)
+class Report(Comparison):
+    """What was measured, of whom, and how."""
+
+    protocol: str
+    split: str
+    """Hash of the split, empty where moments came from none."""
+    seen: Seen
+    n_moments: int
+    unknown_targets: float
+    """Share of the targets that are not in the catalogue the model knows: misses, whatever it does."""
+    seen_targets: float
+    """Share of the targets that the user had before: misses where seen items are left out."""
+    rows: dict[str, dict[str, Measure]]
+
     def caption(self) -> str:
         """Return in one sentence what the table is of."""
         left_out = "left out" if self.seen == "exclude" else "kept"
@@ -68,13 +85,6 @@ class Report:
             f"({self.seen_targets:.1%} of targets were seen before, {self.unknown_targets:.1%} are unknown); "
             f"95 % intervals by bootstrap over users; split {self.split or 'not named'}."
         )
-
-    def to_markdown(self) -> str:
-        """Return the table in Markdown, with its caption."""
-        header, *body = self.cells()
-        lines = ["| " + " | ".join(header) + " |", "|---|" + "---:|" * (len(header) - 1)]
-        lines += ["| " + " | ".join(row) + " |" for row in body]
-        return "\n".join([*lines, "", self.caption()]) + "\n"
 
 
 def check_lengths(k: Sequence[int]) -> None:

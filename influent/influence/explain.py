@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from influent.data.labels import Labels
 from influent.data.moments import Moments
+from influent.data.vocab import UNKNOWN
 from influent.errors import ConfigError, DataError
 from influent.influence.ledger import Ledger, LedgerNote, join_ledgers, ledger_of
 from influent.models.credits import Credits
@@ -18,7 +20,7 @@ from influent.progress import Progress
 
 def explain(
     model: Model,
-    moments: Moments,
+    asked: Moments | Labels,
     *,
     items: Sequence[Any] | None = None,
     top: int | None = None,
@@ -26,12 +28,14 @@ def explain(
     by_part: bool = False,
     progress: Progress | None = None,
 ) -> Ledger:
-    """Say of which terms the scores of these items at these moments are the sum.
+    """Say of which terms scores are the sum: of items at these moments, or of the answers to these questions.
 
     The terms come from the model's own parts in one forward pass, the scores from `predict`; the ledger is refused
-    if the two differ by more than 1e-4.
+    if the two differ by more than 1e-4. The score of an answer is its logit in a classification, and the answer in
+    the label's own unit in a regression.
 
     Args:
+        asked: moments, or labels that the model was fitted to answer (then `items` and `contrast` say nothing).
         items: ids of the items to explain, the same at every moment, or one list of equal length for each moment; by
             default what came next, and where that is not known or not in the catalogue, the best-scored item.
         top: give only this many events, those with the largest credits, a row of their own, and their sum with the
@@ -44,17 +48,99 @@ def explain(
     Raises:
         UnknownIdError: an item is not in the catalogue.
         UnbalancedLedgerError: the terms do not add up to a score.
-        ConfigError: `top` or `contrast` is out of range, or the lists of items do not fit the moments.
+        ConfigError: `top` or `contrast` is out of range, the lists of items do not fit the moments, or the model was
+            not fitted for what is asked.
         DataError: there is no moment to explain.
 
     Example:
         >>> ledger = explain(model, test, top=3)  # doctest: +SKIP
         >>> ledger.of(0).select(["source", "source_item_id", "credit"]).to_pandas()  # doctest: +SKIP
     """
-    if items is None:
-        return explain_idx(model, moments, None, top=top, contrast=contrast, by_part=by_part, progress=progress)
-    candidates = _candidates(model, len(moments), items)
-    return explain_idx(model, moments, candidates, top=top, contrast=contrast, by_part=by_part, progress=progress)
+    if isinstance(asked, Labels):
+        return _explain_answers(model, asked, items, top, contrast, by_part, progress)
+    candidates = None if items is None else _candidates(model, len(asked), items)
+    return explain_idx(model, asked, candidates, top=top, contrast=contrast, by_part=by_part, progress=progress)
+
+
+def explain_gap(
+    model: TimeModel, moments: Moments, *, after_s: float = 0.0, top: int | None = None, by_part: bool = False
+) -> Ledger:
+    """Say of which terms the log-intensity of the next event is the sum, this long after each moment's latest event.
+
+    A credit is the logarithm of the factor by which an event makes the next one come sooner (above 0) or later.
+
+    Raises:
+        ConfigError: the model was not fitted for the task `time`, or `after_s` is negative.
+        UnbalancedLedgerError: the terms do not add up.
+    """
+    if not after_s >= 0:
+        raise ConfigError(f"The 'after_s' parameter of explain_gap must be seconds from 0. Got {after_s!r} instead.")
+    _check(model, moments, top, None)
+    note = LedgerNote.of(model, head="time", top=top, by_part=by_part)
+    credits = model.gap_credits(moments, after_s)
+    nothing = np.full((len(moments), 1), UNKNOWN)
+    ledger = ledger_of(moments, nothing, credits, model.log_intensity(moments, after_s)[:, None], note)
+    ledger.check_balance()
+    return ledger
+
+
+@runtime_checkable
+class AnsweringModel(Model, Protocol):
+    """A model whose answers to labels are sums."""
+
+    def answer_scores(self, labels: Labels) -> np.ndarray:
+        """Return the scores of the answers, (L,)."""
+        ...
+
+    def answer_credits(self, labels: Labels) -> Credits:
+        """Return the terms of the scores, one moment a question."""
+        ...
+
+
+class TimeModel(Model, Protocol):
+    """A model whose log-intensity of the next event is a sum."""
+
+    def log_intensity(self, moments: Moments, after_s: float) -> np.ndarray:
+        """Return log λ, per second, (N,)."""
+        ...
+
+    def gap_credits(self, moments: Moments, after_s: float) -> Credits:
+        """Return its terms, (N, 1)."""
+        ...
+
+
+def _explain_answers(
+    model: Model,
+    labels: Labels,
+    items: Sequence[Any] | None,
+    top: int | None,
+    contrast: int | None,
+    by_part: bool,
+    progress: Progress | None,
+) -> Ledger:
+    if items is not None or contrast is not None:
+        raise ConfigError(
+            "labels say which items they are about, and have no rivals. Leave 'items' and 'contrast' out."
+        )
+    if not isinstance(model, AnsweringModel):
+        raise ConfigError(f"the answers of a {model.name} model are no sums over events.")
+    _check(model, labels.moments, top, None)
+    note = LedgerNote.of(model, head=f"{labels.kind}: {labels.name}", top=top, by_part=by_part)
+    parts: list[Ledger] = []
+    n_asked = 0
+    with (progress or Progress()).track("explain", len(labels.moments)) as advance:
+        for first in range(0, len(labels.moments), BATCH):
+            some = labels.take(slice(first, first + BATCH))
+            item = np.full(len(some), UNKNOWN) if some.item_idx is None else some.item_idx
+            scores = model.answer_scores(some)
+            moments = some.moments.take(some.moment)
+            credits = model.answer_credits(some)
+            parts.append(ledger_of(moments, item[:, None], credits, scores[:, None], note, n_asked))
+            n_asked += len(some)
+            advance(len(some.moments))
+    ledger = join_ledgers(parts)
+    ledger.check_balance()
+    return ledger
 
 
 def _candidates(model: Model, n_moments: int, items: Sequence[Any]) -> np.ndarray:

@@ -42,13 +42,21 @@ class LedgerNote:
     caution: str = "Credits say how the model came to its score. They are not effects."
 
     @classmethod
-    def of(cls, model: Model, *, contrast: int | None, top: int | None, by_part: bool = False) -> LedgerNote:
-        """Return the note of a model's ranking."""
+    def of(
+        cls,
+        model: Model,
+        *,
+        contrast: int | None = None,
+        top: int | None = None,
+        by_part: bool = False,
+        head: str = "ranking",
+    ) -> LedgerNote:
+        """Return the note of what a model says of one head."""
         exactness: Exactness = getattr(model, "exactness", "exact")
         return cls(
             model=model.name,
             fitted_on=model.fitted_on,
-            head="ranking",
+            head=head,
             contrast=contrast,
             top=top,
             by_part=by_part,

@@ -14,12 +14,30 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from influent.data.labels import Labels
 from influent.data.moments import Moments
 from influent.data.scaling import Scaling
 from influent.data.sequences import Sequences
 from influent.models.context import ContextLines
 from influent.models.lookup import Lookup
 from influent.models.transitions import OwnTransitions
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What is asked of labels at a batch's moments, L questions of one name, with their answers."""
+
+    name: str
+    row_L: Tensor
+    """int64: the row of the batch"""
+    item_L: Tensor
+    """int64: the item asked about; `n_items` where it is unknown or the question is about the user"""
+    label_L: Tensor
+    """float32; NaN where it is not known"""
+
+    def to(self, device: torch.device) -> Answers:
+        """Return the same on another device."""
+        return Answers(self.name, self.row_L.to(device), self.item_L.to(device), self.label_L.to(device))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +49,9 @@ class Batch:
     action_BT: Tensor
     """int64; `n_actions` where unknown"""
     numbers_BTF: Tensor
+    no_item: int
+    """what stands for an unknown item"""
+    no_action: int
     before_BQ: Tensor
     """int64: how many of the row's events lie before the moment; they come first"""
     time_BT: Tensor | None
@@ -41,6 +62,10 @@ class Batch:
     """int64 codes of the context columns; a column's number of values where unknown"""
     target_BQ: Tensor
     """int64: the item that came next; −1 where none is to be learned"""
+    next_gap_BQ: Tensor | None = None
+    """float64 seconds from the event before the moment to the next; NaN where there is none of either"""
+    answers: Answers | None = None
+    """What is asked of labels at each row's only moment; the batch is then for nothing else"""
     own: Lookup | None = None
     """In training a counted part: what each event's user put into the transitions from its item, row (B, T)"""
 
@@ -61,12 +86,16 @@ class Batch:
             return None
         return (self.asked_BQ[..., None] - self.time_BT[:, None, :]).clamp_(min=0).float()
 
+    def n_asked(self) -> int:
+        """Return how many answers a loss over the batch is the mean of."""
+        return int((self.target_BQ >= 0).sum()) if self.answers is None else len(self.answers.label_L)
+
     def to(self, device: torch.device) -> Batch:
         """Return the batch on another device."""
         if self.item_BT.device == device:
             return self
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        moved: dict[str, Any] = {name: value.to(device) for name, value in values.items() if value is not None}
+        moved: dict[str, Any] = {name: value.to(device) for name, value in values.items() if hasattr(value, "to")}
         return replace(self, **moved)
 
 
@@ -153,10 +182,22 @@ class Batcher:
         place_BT, _ = _stretch(start, np.maximum(stop - 1, start))
         return replace(batch, own=Lookup(*map(torch.from_numpy, own.rows(place_BT))))
 
-    def moment_batch(self, moments: Moments, max_len: int) -> Batch:
+    def label_batch(self, labels: Labels, max_len: int) -> Batch:
+        """Return the last `max_len` events before each moment, and the questions asked there.
+
+        The moment's time is known: it is we who ask then, and nothing of the answer is in it.
+        """
+        batch = self.moment_batch(labels.moments, max_len, knows_moment=labels.moments.time_us is not None)
+        unknown = np.full(len(labels), self._n_items)
+        item_L = unknown if labels.item_idx is None else np.where(labels.item_idx < 0, unknown, labels.item_idx)
+        asked = labels.moment.astype(np.int64), item_L.astype(np.int64), labels.label.astype(np.float32)
+        return replace(batch, answers=Answers(labels.name, *map(torch.from_numpy, asked)))
+
+    def moment_batch(self, moments: Moments, max_len: int, *, knows_moment: bool | None = None) -> Batch:
         """Return the last `max_len` events before each moment, one question each."""
         start = np.maximum(moments.start, moments.stop - max_len)
-        knows_moment = self._knows_moment and moments.time_us is not None
+        knows_moment = self._knows_moment if knows_moment is None else knows_moment
+        knows_moment = knows_moment and moments.time_us is not None
         none_BQ = np.full((len(moments), 1), -1)
         return self._batch(
             moments.sequences,
@@ -192,10 +233,13 @@ class Batcher:
             item_BT, action_BT = np.full(place_BT.shape, -1), np.full(place_BT.shape, -1)
             numbers_BTF = np.zeros((*place_BT.shape, sequences.numbers.shape[1]), np.float32)
         before_BQ = np.clip(asked_BQ - start[:, None], 0, (stop - start)[:, None])
-        time_BT = asked_us_BQ = None
+        time_BT = asked_us_BQ = next_gap_BQ = None
         if sequences.time_us is not None and len(sequences):
             last_BQ = np.maximum(asked_BQ - 1, start[:, None])
             asked_us_BQ = sequences.time_us[np.minimum(last_BQ, len(sequences) - 1)]
+            next_us_BQ = sequences.time_us[np.minimum(asked_BQ, len(sequences) - 1)]
+            has_next_BQ = (before_BQ > 0) & (asked_BQ < sequences.offsets[user_B + 1][:, None])
+            next_gap_BQ = np.where(has_next_BQ, (next_us_BQ - asked_us_BQ) / 1e6, np.nan)
             if knows_moment:
                 asked_us_BQ = sequences.time_us[asked_BQ] if moment_us_BQ is None else moment_us_BQ
             time_BT = sequences.time_us[place_BT]
@@ -205,11 +249,14 @@ class Batcher:
             item_BT=_codes(item_BT, exists_BT, self._n_items),
             action_BT=_codes(action_BT, exists_BT, self._n_actions),
             numbers_BTF=torch.from_numpy(numbers_BTF),
+            no_item=self._n_items,
+            no_action=self._n_actions,
             before_BQ=torch.from_numpy(before_BQ.astype(np.int64)),
             time_BT=None if time_BT is None else torch.from_numpy((time_BT - origin) / 1e6),
             asked_BQ=None if asked_us_BQ is None else torch.from_numpy((asked_us_BQ - origin) / 1e6),
             context_BQC=torch.from_numpy(context_BQC),
             target_BQ=torch.from_numpy(target_BQ.astype(np.int64)),
+            next_gap_BQ=None if next_gap_BQ is None else torch.from_numpy(next_gap_BQ),
         )
 
 

@@ -160,6 +160,8 @@ class TrainConfig(_Checked):
     """Whether the learning rate then stays, or falls along a cosine to zero at the last of `epochs`."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Numbers that matrix products are computed in: bfloat16 where a GPU has it, or as told."""
+    class_weight: Literal["none", "balanced"] = "none"
+    """Whether rare labels of a classification count as much in training as common ones; probabilities stay true."""
     seen: Literal["exclude", "keep"] = "exclude"
     """Whether validation lets items of the history come again; as in the lists that the model is for."""
     seed: int = 0
@@ -176,5 +178,6 @@ class TrainConfig(_Checked):
         self._check_real("weight_decay", 0.0)
         self._check_real("warmup_epochs", 0.0)
         self._check_one_of("schedule", ("constant", "cosine"))
+        self._check_one_of("class_weight", ("none", "balanced"))
         self._check_one_of("precision", ("auto", "float32", "bfloat16"))
         self._check_one_of("device", get_args(Device))

@@ -100,7 +100,9 @@ class Entries:
         for column, value in self.tables:
             outside = column >= error_BQC.shape[2]
             found = error_BQC.gather(2, self._spread(column.masked_fill(outside, 0)))
-            total += (found.unflatten(2, value.shape[1:]) * value.masked_fill(outside, 0.0)[:, None]).sum(dim=-1)
+            total += (found.view(*found.shape[:2], *value.shape[1:]) * value.masked_fill(outside, 0.0)[:, None]).sum(
+                dim=-1
+            )
         return total
 
 
@@ -126,10 +128,11 @@ class Competitors:
         """Draw items, with replacement, in proportion to `expected_I`, and let the targets join them."""
         drawn = torch.multinomial(expected_I, n_draws, replacement=True)
         times = torch.bincount(drawn, minlength=len(expected_I))
-        item = torch.cat([drawn, target_N]).unique()
+        item = torch.unique(torch.cat([drawn, target_N]))
         column = torch.full((len(expected_I),), len(item), device=item.device)
         column[item] = torch.arange(len(item), device=item.device)
-        log_weight = (times[item] / (n_draws * expected_I[item] / expected_I.sum())).log()
+        expected = n_draws * expected_I[item] / expected_I.sum()
+        log_weight = torch.where(times[item] > 0, (times[item] / expected).log(), -torch.inf)
         return cls(n_columns=len(item), item_C=item, log_weight_C=log_weight.float(), column_I=column)
 
     def columns(self, items: Tensor) -> Tensor:
@@ -167,7 +170,8 @@ class _CrossEntropy(torch.autograd.Function):
             if terms is not None:
                 part = terms.part(windows, questions, competitors)
                 part.add_to(by_window)
-            column = competitors.columns(target.clamp(min=0))
+            # Where nothing is asked, any column will do: its row of the gradient is set to zero below.
+            column = competitors.columns(target.clamp(min=0)).clamp(max=competitors.n_columns - 1)
             wanted = logits.gather(1, column)
             if competitors.log_weight_C is not None:
                 logits += competitors.log_weight_C

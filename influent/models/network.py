@@ -21,6 +21,7 @@ from influent.models.config import ModelConfig
 from influent.models.counted import CountedPart
 from influent.models.encoder import EventEncoder, GivenVectors, embedding_with_unknown
 from influent.models.feedback import Feedback
+from influent.models.heads import LabelHead, LabelShape, TimeHead
 from influent.models.loss import Competitors, cross_entropy
 from influent.models.module import AdditiveBackbone, Backbone, SequenceModule
 from influent.models.recurrent import Gru, Lstm
@@ -52,6 +53,9 @@ class Network(SequenceModule):
         table: TransitionTable | None,
         blocks: Sequence[ItemVectors] = (),
         item_counts: Tensor | None = None,
+        labels: Sequence[LabelShape] = (),
+        time: tuple[Tensor, float, float] | None = None,
+        ranks: bool = True,
     ) -> None:
         super().__init__()
         dim = config.embedding_dim
@@ -77,17 +81,20 @@ class Network(SequenceModule):
             nn.init.normal_(self.item_out.weight, std=0.02)
         self.given_out = nn.ModuleDict({block.name: GivenVectors(block, dim) for block in blocks})
         self.bias = nn.Parameter(torch.zeros(shape.n_items))
+        self.ranks = ranks
+        self.labels = nn.ModuleList(LabelHead(asked, dim=dim, n_items=shape.n_items) for asked in labels)
+        self.time = None if time is None else TimeHead(*time, dim=dim)
         self.dropout = config.dropout
         self.n_negatives = config.n_negatives if shape.n_items > config.sampled_above else None
         counts = torch.ones(shape.n_items) if item_counts is None else item_counts
         # Word2vec's power: rare items are drawn more often than they occur, and log-Q takes that back.
-        self.register_buffer("expected_I", (counts.float() + 1) ** 0.75, persistent=False)
+        self.register_buffer("expected_I", torch.pow(counts.float() + 1.0, 0.75), persistent=False)
 
     def item_vectors(self) -> Tensor:
         """Return q, the vector of every item as a candidate, (I, D)."""
         q_ID = self.encoder.item_in.weight[:-1] if self.item_out is None else self.item_out.weight
         for given in self.given_out.values():
-            q_ID = q_ID + given.everyone()
+            q_ID = q_ID + given.everyone()  # type: ignore[operator]
         return q_ID if self.backbone.temperature is None else _of_length_one(q_ID)
 
     def states(self, batch: Batch) -> Tensor:
@@ -101,6 +108,21 @@ class Network(SequenceModule):
         return s_BQD if temperature is None else _of_length_one(s_BQD) / temperature
 
     def loss(self, batch: Batch) -> Tensor:
+        """Return the sum of the mean losses of what is asked: labels, or what comes next and when."""
+        if batch.answers is not None:
+            head = self.label_head(batch.answers.name)
+            return head.loss(self.raw_answers(batch), batch.answers.label_L)
+        s_BQD = self.states(batch)
+        total = s_BQD.new_zeros(())
+        if self.ranks:
+            total = total + self._ranking_loss(s_BQD, batch)
+        if self.time is not None and batch.next_gap_BQ is not None:
+            known = (batch.target_BQ >= 0) & ~batch.next_gap_BQ.isnan()
+            if known.any():
+                total = total - self.time.log_likelihood(s_BQD[known], batch.next_gap_BQ[known]).mean()
+        return total
+
+    def _ranking_loss(self, s_BQD: Tensor, batch: Batch) -> Tensor:
         """Return the mean cross-entropy of the batch's targets over the catalogue, or a sample of a large one."""
         competitors = None
         if self.n_negatives is not None:
@@ -108,26 +130,43 @@ class Network(SequenceModule):
             competitors = Competitors.sampled(targets, self.expected_I, self.n_negatives)
         terms = None if self.counted is None else self.counted.terms(batch)
         return cross_entropy(
-            self.states(batch), self.item_vectors(), self.bias, batch.target_BQ, terms=terms, competitors=competitors
+            s_BQD, self.item_vectors(), self.bias, batch.target_BQ, terms=terms, competitors=competitors
         )
+
+    def label_head(self, name: str) -> LabelHead:
+        """Return the head that answers the question of this name."""
+        return next(head for head in self.labels if head.shape.name == name)  # type: ignore[return-value, union-attr]
+
+    def raw_answers(self, batch: Batch) -> Tensor:
+        """Return ⟨s, v⟩ + b of each of the batch's questions of labels, (L,)."""
+        answers = batch.answers
+        assert answers is not None
+        head = self.label_head(answers.name)
+        v_LD = head.direction(answers.item_L, self.item_vectors())
+        return (self.states(batch)[answers.row_L, 0] * v_LD).sum(dim=1) + head.offset(answers.item_L)
 
     def scores(self, batch: Batch) -> Tensor:
         """Return the score of every item at the batch's only question, (B, I)."""
         scores_BI = torch.addmm(self.bias, self.states(batch)[:, 0], self.item_vectors().T)
         return scores_BI if self.counted is None else scores_BI + self.counted.scores(batch)
 
-    def credits(self, batch: Batch, wanted_BC: Tensor) -> tuple[dict[str, Tensor], list[Tensor]]:
-        """Return each event's credit for each wanted item by part, (B, T, C), and each context column's, (B, C).
+    def terms(self, batch: Batch, v_BCD: Tensor) -> tuple[dict[str, Tensor], list[Tensor]]:
+        """Return each event's term of ⟨s, v⟩ by part of its vector, (B, T, C), and each context column's, (B, C).
 
-        All are float64. The parts are those of the event's vector, and `counted`.
+        All are float64, at the batch's only question.
         """
         assert isinstance(self.backbone, AdditiveBackbone), "only a sum has terms"
-        q_BCD = self.item_vectors()[wanted_BC].double()
-        terms = self.backbone.contributions(self.encoder.parts(batch), batch)
-        credits = {name: term_BTD.double() @ q_BCD.transpose(1, 2) for name, term_BTD in terms.items()}
+        v_BDC = v_BCD.double().transpose(1, 2)
+        by_part = self.backbone.contributions(self.encoder.parts(batch), batch)
+        credits = {name: term_BTD.double() @ v_BDC for name, term_BTD in by_part.items()}
+        context = [(c_BQD.double() @ v_BDC)[:, 0] for c_BQD in self._context_vectors(batch)]
+        return credits, context
+
+    def ranking_terms(self, batch: Batch, wanted_BC: Tensor) -> tuple[dict[str, Tensor], list[Tensor]]:
+        """Return the terms of the scores of the wanted items; what the counts say is the part `counted`."""
+        credits, context = self.terms(batch, self.item_vectors()[wanted_BC])
         if self.counted is not None:
             credits["counted"] = self.counted.credits(batch, wanted_BC).double()
-        context = [torch.einsum("bd,bcd->bc", c_BQD[:, 0].double(), q_BCD) for c_BQD in self._context_vectors(batch)]
         return credits, context
 
     def _context_vectors(self, batch: Batch) -> list[Tensor]:

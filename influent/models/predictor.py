@@ -4,27 +4,30 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeAlias, get_args
 
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
+from influent.data.labels import Labels, LabelSplit
 from influent.data.moments import Moments
 from influent.data.scaling import Scaling, fit_scaling
 from influent.data.sequences import Sequences
-from influent.data.split import hold_out_last
 from influent.data.vectors import ItemVectors
 from influent.data.vocab import Vocab
-from influent.errors import ConfigError, DataError, SchemaError
-from influent.models.batch import Batch, Batcher, training_windows
+from influent.errors import ConfigError, SchemaError
+from influent.models.batch import Batch, Batcher
 from influent.models.config import ModelConfig, TrainConfig
 from influent.models.context import ContextLines
 from influent.models.credits import Credits, Exactness, sources_of
 from influent.models.estimated import leave_one_out
+from influent.models.examples import Examples, TrainingBatches, build_examples, gaps_of
+from influent.models.heads import LabelShape, TimeHead, label_shape, time_bins
 from influent.models.model import check_fitted, check_same_ids
 from influent.models.module import AdditiveBackbone
 from influent.models.network import Network, Shape
@@ -33,7 +36,10 @@ from influent.models.train import TrainingLog, train_module
 from influent.models.transitions import PairDecay, TransitionTable
 from influent.progress import Progress
 
-Task = Literal["ranking"]
+Task = Literal["ranking", "classification", "regression", "time"]
+
+Terms: TypeAlias = tuple[dict[str, torch.Tensor], list[torch.Tensor]]
+"""Of each event by part, (B, T, C), and of each context column, (B, C)"""
 
 _LEARNING_RATE = {"sum": 1e-2, "other": 1e-3}
 """Where the settings leave it open: sums of events are convex enough for large steps."""
@@ -43,17 +49,19 @@ class Predictor:
     """A model that learns by gradient what each user does next; the additive one says of which events it is the sum.
 
     Args:
-        task: what is predicted; `ranking` orders all items by how likely they come next. Scores are logits in nats.
+        task: what is predicted, one or several over one state. `ranking` orders all items by how likely they come
+            next; scores are logits in nats. `time` says when. `classification` and `regression` answer questions
+            that are built as `Labels`. Of several, the first decides when training stops.
         model: what the model is made of; `ModelConfig(backbone="sasrec")` and its like are black boxes.
         train: how it is trained.
 
     Raises:
-        ConfigError: the task is not known.
+        ConfigError: a task is not known, or named twice.
 
     Example:
         >>> Predictor(task="rating")
         Traceback (most recent call last):
-        influent.errors.ConfigError: task must be 'ranking'. Got 'rating'.
+        influent.errors.ConfigError: task must be of ranking, classification, regression, time. Got 'rating'.
     """
 
     vocab: Vocab
@@ -62,13 +70,20 @@ class Predictor:
     fitted_on: str = ""
     log: TrainingLog
     is_refitted: bool = False
+    label_shapes: tuple[LabelShape, ...] = ()
 
     def __init__(
-        self, *, task: Task = "ranking", model: ModelConfig | None = None, train: TrainConfig | None = None
+        self,
+        *,
+        task: Task | Sequence[Task] = "ranking",
+        model: ModelConfig | None = None,
+        train: TrainConfig | None = None,
     ) -> None:
-        if task != "ranking":
-            raise ConfigError(f"task must be 'ranking'. Got {task!r}.")
-        self.task, self.model, self.train = task, model or ModelConfig(), train or TrainConfig()
+        self.tasks: tuple[Task, ...] = (task,) if isinstance(task, str) else tuple(task)
+        known = get_args(Task)
+        if not self.tasks or any(one not in known for one in self.tasks) or len(set(self.tasks)) < len(self.tasks):
+            raise ConfigError(f"task must be of {', '.join(known)}. Got {task!r}.")
+        self.model, self.train = model or ModelConfig(), train or TrainConfig()
         if self.train.learning_rate == 0:
             rate = _LEARNING_RATE["sum" if self.model.is_sum else "other"]
             self.train = replace(self.train, learning_rate=rate)
@@ -91,18 +106,24 @@ class Predictor:
 
     def fit(
         self,
-        train: Sequences,
-        validation: Moments | None = None,
+        train: Sequences | Labels,
+        validation: Moments | Labels | None = None,
         *,
+        labels: Sequence[LabelSplit] = (),
         vectors: Sequence[ItemVectors] = (),
         checkpoint: Path | None = None,
         progress: Progress | None = None,
     ) -> Self:
-        """Learn from the training sequences and keep the epoch with the best validation NDCG@10.
+        """Learn from training sequences, or from labels, and keep the epoch with the best validation score.
+
+        The score is NDCG@10 for ranking, the log-likelihood for time, and minus the loss for labels.
 
         Args:
-            validation: moments that decide when to stop; by default each training user's last event, which then is
-                not trained on.
+            train: sequences for ranking and time; labels where these are the only task.
+            validation: moments, or labels, that decide when to stop; by default each training user's last event, or
+                the labels of one user in ten, which then are not trained on.
+            labels: for joint tasks, the questions beside ranking and time, one split for each; trained on its
+                training part.
             vectors: blocks of item vectors from elsewhere, such as `encode_items` makes of titles; each is a part of
                 an event's vector and of a candidate's.
             checkpoint: a file written after every epoch. If it is there, fitting goes on from it, and ends with
@@ -110,43 +131,94 @@ class Predictor:
 
         Raises:
             SchemaError: a context column of the settings is no user feature, or vectors are of other items.
-            ConfigError: a target action is not in the log, or the clock is asked for in a log without times.
+            ConfigError: a target action is not in the log, the clock is asked for in a log without times, or what is
+                given does not fit the tasks.
+            LeakageError: the training sequences hold events from after a question that will be judged.
             DataError: there is nothing to learn from, no validation moment has a target, or the loss is not finite.
         """
-        if validation is not None and not (validation.target_stop > validation.stop).any():
-            raise DataError("no validation moment has a target, so nothing says when to stop. Leave validation out.")
-        learned, validation = (train, validation) if validation is not None else hold_out_last(train)
-        judge = validation
-        self._prepare(train.vocab, learned, vectors)
-        self.popularity = train.popularity()
-        identity = self._identity(train, validation)
-        log = self._learn(learned, lambda: self._score(judge, train.fingerprint), checkpoint, identity, progress)
-        self.log, self.fitted_on = log, train.fingerprint
+        examples = build_examples(self.tasks, train, validation, labels)
+        self._prepare(examples, vectors)
+        identity = self._identity(examples, None)
+        self.log = self._learn(examples, lambda: self._judge(examples), checkpoint, identity, progress)
+        self.fitted_on = train.fingerprint
+        self._fitted_on_labels = {asked.name: asked.fingerprint for asked, _ in examples.labels}
         return self
 
     def refit(self, train: Sequences, *, checkpoint: Path | None = None, progress: Progress | None = None) -> Predictor:
         """Return a model of the same settings, trained anew on more events for as many epochs as were best here.
 
         That is what is deployed once the settings are chosen: `model.refit(split.train_and_validation)`.
+
+        Raises:
+            ConfigError: the model answers labels; build later ones and fit it on them instead.
         """
         check_fitted(self)
-        refitted = Predictor(task=self.task, model=self.model, train=self.train)
-        refitted._prepare(train.vocab, train, self._vectors)
-        refitted.popularity = train.popularity()
+        if self.label_shapes:
+            raise ConfigError(
+                "refit is for ranking and time. For labels, build those of a later cutoff and fit on them."
+            )
+        refitted = Predictor(task=self.tasks, model=self.model, train=self.train)
+        examples = Examples(sequences=train, learned=train, validation=None, labels=())
+        refitted._prepare(examples, self._vectors)
         n_epochs = self.log.best_epoch + 1
-        identity = refitted._identity(train, n_epochs)
-        refitted.log = refitted._learn(train, None, checkpoint, identity, progress, n_epochs=n_epochs)
-        refitted.is_refitted, refitted.fitted_on = True, train.fingerprint
+        identity = refitted._identity(examples, n_epochs)
+        refitted.log = refitted._learn(examples, None, checkpoint, identity, progress, n_epochs=n_epochs)
+        refitted.is_refitted, refitted.fitted_on, refitted._fitted_on_labels = True, train.fingerprint, {}
         return refitted
 
-    def predict(self, moments: Moments) -> np.ndarray:
-        """Return a score for every item at each moment, float32 (N, n_items)."""
+    @property
+    def label_mean(self) -> float:
+        """Return the mean of the training labels, of a model of one question."""
         check_fitted(self)
+        return self._only_question().mean
+
+    def predict(self, asked: Moments | Labels) -> np.ndarray:
+        """Score every item at each moment, float32 (N, n_items), or answer each question, float64 (L,).
+
+        An answer is a probability, or a number in the label's unit.
+
+        Raises:
+            ConfigError: the model was not fitted for what is asked.
+        """
+        check_fitted(self)
+        if isinstance(asked, Labels):
+            return self._answer(asked)
+        self._require("ranking")
         parts = [np.zeros((0, self.vocab.n_items), np.float32)]
         with torch.inference_mode():
-            for _, batch in self._moment_batches(moments):
+            for _, batch in self._moment_batches(asked):
                 parts.append(self._network.scores(batch).float().cpu().numpy())
         return np.concatenate(parts)
+
+    def predict_gap(self, moments: Moments) -> np.ndarray:
+        """Return the expected time from each moment's latest event to the next, in seconds, float64 (N,).
+
+        NaN where there is no event yet.
+        """
+        head = self._time_head()
+        return self._of_states(
+            moments, lambda s_BD, batch: torch.where(batch.before_BQ[:, 0] > 0, head.expected_gap(s_BD), torch.nan)
+        )
+
+    def log_density(self, moments: Moments) -> np.ndarray:
+        """Return the log-likelihood of the time of what came next, per second, float64 (N,): log λ(t) − ∫ λ.
+
+        NaN where there was no event before or none came.
+        """
+        head = self._time_head()
+
+        def density(s_BD: torch.Tensor, batch: Batch) -> torch.Tensor:
+            assert batch.next_gap_BQ is not None
+            gap_B = batch.next_gap_BQ[:, 0]
+            return torch.where(gap_B.isnan(), torch.nan, head.log_likelihood(s_BD, gap_B.nan_to_num()))
+
+        return self._of_states(moments, density)
+
+    def readout(self, name: str) -> Readout:
+        """Return what answers the question of this name, as a model of its own for `evaluate_labels`."""
+        check_fitted(self)
+        self._label_shape(name)
+        return Readout(self, name, self._fitted_on_labels.get(name, ""))
 
     def credits(self, moments: Moments, candidates: np.ndarray) -> Credits:
         """Return the terms of the scores of these items, int (N, C), at each moment.
@@ -155,25 +227,92 @@ class Predictor:
         what leaving each event out takes away, and the residual that these do not add up to.
         """
         check_fitted(self)
-        offsets, place, _ = sources_of(moments, self.max_len)
+        self._require("ranking")
+        wanted_NC = torch.from_numpy(candidates.astype(np.int64)).to(self._network.bias.device)
+
+        def terms(batch: Batch, rows: slice) -> Terms:
+            return self._network.ranking_terms(batch, wanted_NC[rows])
+
+        def scores(rows: slice, batch: Batch) -> torch.Tensor:
+            return self._network.scores(batch).double().gather(1, wanted_NC[rows])
+
         bias = self._network.bias.detach().double().cpu().numpy()[candidates]
-        context = {name: np.zeros(candidates.shape) for name in self.model.context}
-        residual = np.zeros(candidates.shape)
+        return self._credits(moments, bias, terms, scores)
+
+    def answer_credits(self, labels: Labels) -> Credits:
+        """Return the terms of each answer, one moment a question: of a logit, or of a number in the label's unit."""
+        check_fitted(self)
+        head = self._network.label_head(self._label_shape(labels.name).name)
+        factor, shift = head.factor_and_shift()
+        each = labels.moments.take(labels.moment)
+        unknown = np.full(len(labels), self.vocab.n_items)
+        item = unknown if labels.item_idx is None else np.where(labels.item_idx < 0, unknown, labels.item_idx)
+        item_L = torch.from_numpy(item.astype(np.int64)).to(self._network.bias.device)
+        with torch.inference_mode():
+            v_LD = head.direction(item_L, self._network.item_vectors()) * factor
+            bias = (head.offset(item_L).double() * factor + shift).cpu().numpy()
+
+        def terms(batch: Batch, rows: slice) -> Terms:
+            return self._network.terms(batch, v_LD[rows][:, None])
+
+        def answers(rows: slice, batch: Batch) -> torch.Tensor:
+            answer_B = (self._network.states(batch)[:, 0] * v_LD[rows]).sum(dim=1).double()
+            return answer_B[:, None] + torch.from_numpy(bias[rows, None]).to(answer_B.device)
+
+        return self._credits(each, bias[:, None], terms, answers, knows_moment=True)
+
+    def gap_credits(self, moments: Moments, after_s: float = 0.0) -> Credits:
+        """Return the terms of log λ, the log-intensity per second this long after each moment's latest event."""
+        head = self._time_head()
+        with torch.inference_mode():
+            place = int(head.bin_of(torch.tensor([after_s], dtype=torch.float64))[0])
+            direction_D = head.direction[place]
+            bias = np.full((len(moments), 1), float(head.bias[place].double() - torch.log(head.unit_s)))
+
+        def terms(batch: Batch, rows: slice) -> Terms:
+            return self._network.terms(batch, direction_D.expand(len(batch.item_BT), 1, -1))
+
+        def intensities(rows: slice, batch: Batch) -> torch.Tensor:
+            value_B1 = (self._network.states(batch)[:, 0] @ direction_D[:, None]).double()
+            return value_B1 + torch.from_numpy(bias[rows]).to(value_B1.device)
+
+        return self._credits(moments, bias, terms, intensities)
+
+    def log_intensity(self, moments: Moments, after_s: float = 0.0) -> np.ndarray:
+        """Return log λ per second this long after each moment's latest event, float64 (N,)."""
+        head = self._time_head()
+        place = int(head.bin_of(torch.tensor([after_s], dtype=torch.float64))[0])
+        return self._of_states(
+            moments, lambda s_BD, _: head.log_intensity(s_BD)[:, place].double() - torch.log(head.unit_s)
+        )
+
+    def _credits(
+        self,
+        moments: Moments,
+        bias: np.ndarray,
+        terms: Callable[[Batch, slice], Terms],
+        outputs: Callable[[slice, Batch], torch.Tensor],
+        *,
+        knows_moment: bool | None = None,
+    ) -> Credits:
+        """Collect terms of sums, or estimates by leaving events out, batch by batch."""
+        offsets, place, _ = sources_of(moments, self.max_len)
+        context = {name: np.zeros(bias.shape) for name in self.model.context}
+        residual = np.zeros(bias.shape)
         found: dict[str, list[np.ndarray]] = {}
         with torch.inference_mode():
-            for rows, batch in self._moment_batches(moments):
-                wanted = torch.from_numpy(candidates[rows].astype(np.int64)).to(batch.item_BT.device)
+            for rows, batch in self._moment_batches(moments, knows_moment=knows_moment):
                 if isinstance(self._network.backbone, AdditiveBackbone):
-                    credits, context_BC = self._network.credits(batch, wanted)
+                    credits, context_BC = terms(batch, rows)
                     for name, term_BC in zip(context, context_BC, strict=True):
                         context[name][rows] = term_BC.cpu().numpy()
                 else:
-                    credit_BTC, residual_BC = leave_one_out(self._network, batch, wanted)
+                    whole_BC, credit_BTC = leave_one_out(batch, partial(outputs, rows))
                     credits = {"event": credit_BTC}
-                    residual[rows] = residual_BC.cpu().numpy()
+                    residual[rows] = whole_BC.cpu().numpy() - bias[rows] - credit_BTC.sum(dim=1).cpu().numpy()
                 for name, credit_BTC in credits.items():
                     found.setdefault(name, []).append(credit_BTC[batch.mask_BQT[:, 0]].cpu().numpy())
-        none = np.zeros((len(place), candidates.shape[1]))
+        none = np.zeros((len(place), bias.shape[1]))
         parts = {name: np.concatenate(credits) for name, credits in found.items()}
         return Credits(
             offsets=offsets,
@@ -192,13 +331,15 @@ class Predictor:
         save_file({**tensors, "popularity": torch.from_numpy(self.popularity)}, folder / "model.safetensors")
         config = {
             "model": "predictor",
-            "settings": {"task": self.task, "model": asdict(self.model), "train": asdict(self.train)},
+            "settings": {"task": list(self.tasks), "model": asdict(self.model), "train": asdict(self.train)},
             "fitted_on": self.fitted_on,
             "is_refitted": self.is_refitted,
             "scaling": self.scaling.to_dict(),
             "context_values": self._context.values,
             "is_timed": self._is_timed,
             "vectors": {block.name: block.source for block in self._vectors},
+            "labels": [asdict(shape) for shape in self.label_shapes],
+            "fitted_on_labels": self._fitted_on_labels,
             "best_epoch": self.log.best_epoch,
             "best_score": self.log.best_score,
         }
@@ -227,15 +368,19 @@ class Predictor:
             _restored_vectors(name, tensors[f"encoder.given.{name}.vectors_IV"], source)
             for name, source in config["vectors"].items()
         )
-        predictor._assemble(_device("auto"), table, None)
+        predictor.label_shapes = tuple(LabelShape(**shape) for shape in config["labels"])
+        predictor._fitted_on_labels = config["fitted_on_labels"]
+        time = (tensors["time.edges_K"], 1.0, 1.0) if "time" in predictor.tasks else None
+        predictor._assemble(_device("auto"), table, time=time)
         predictor._network.load_state_dict(tensors)
         predictor._network.eval()
         return predictor
 
-    def _prepare(self, vocab: Vocab, learned: Sequences, vectors: Sequence[ItemVectors]) -> None:
+    def _prepare(self, examples: Examples, vectors: Sequence[ItemVectors]) -> None:
         """Take from the data what the network is made by."""
         self.fitted_on = ""
-        self.vocab, self._vectors = vocab, tuple(vectors)
+        vocab, learned = examples.sequences.vocab, examples.learned
+        self.vocab, self._vectors, self.popularity = vocab, tuple(vectors), examples.sequences.popularity()
         for block in vectors:
             if len(block.vectors) != vocab.n_items:
                 raise SchemaError(
@@ -245,29 +390,39 @@ class Predictor:
         self.scaling = fit_scaling(learned, self.model.scaling)
         self._is_timed = learned.time_us is not None
         self._context = ContextLines.of(vocab, self.model.context, is_timed=self._is_timed)
+        self.label_shapes = tuple(label_shape(asked, self.train.class_weight) for asked, _ in examples.labels)
         self._table = self._count(learned)
-        self._assemble(_device(self.train.device), self._table, torch.from_numpy(learned.item_counts()))
+        time = None
+        if "time" in self.tasks:
+            if learned.time_us is None:
+                raise ConfigError("the task 'time' needs a log with times, and this one is order-only.")
+            time = time_bins(torch.from_numpy(gaps_of(learned)))
+        item_counts = torch.from_numpy(learned.item_counts())
+        self._assemble(_device(self.train.device), self._table, item_counts, time)
 
     def _learn(
         self,
-        train: Sequences,
-        judge: Any,
+        examples: Examples,
+        judge: Callable[[], dict[str, float]] | None,
         checkpoint: Path | None,
         identity: str,
         progress: Progress | None,
         n_epochs: int | None = None,
     ) -> TrainingLog:
-        windows = training_windows(train, self.max_len)
-        own = None if self._table is None else self._table.own(train)
+        batches = TrainingBatches(
+            self._batcher,
+            examples,
+            has_windows=bool({"ranking", "time"} & set(self.tasks)),
+            own=None if self._table is None else self._table.own(examples.learned),
+            max_len=self.max_len,
+            batch_size=self.train.batch_size,
+        )
         return train_module(
             self._network,
-            lambda rng: (
-                self._batcher.window_batch(train, windows, rows, own)
-                for rows in windows.batches(self.train.batch_size, rng)
-            ),
+            batches.epoch,
             judge,
             self.train if n_epochs is None else replace(self.train, epochs=n_epochs),
-            n_batches=windows.n_batches(self.train.batch_size),
+            n_batches=len(batches),
             checkpoint=checkpoint,
             identity=identity,
             progress=progress,
@@ -275,7 +430,7 @@ class Predictor:
 
     def _count(self, train: Sequences) -> TransitionTable | None:
         """Count the transitions of the very events that are trained on, so that a user's own can be taken out."""
-        if self.model.count_len == 0:
+        if self.model.count_len == 0 or "ranking" not in self.tasks:
             return None
         pairs = PairDecay(
             window=self.model.count_window, decay=self.model.count_decay, reverse=self.model.count_reverse
@@ -287,7 +442,13 @@ class Predictor:
             n_entries=self.model.count_entries,
         )
 
-    def _assemble(self, device: torch.device, table: TransitionTable | None, item_counts: torch.Tensor | None) -> None:
+    def _assemble(
+        self,
+        device: torch.device,
+        table: TransitionTable | None,
+        item_counts: torch.Tensor | None = None,
+        time: tuple[torch.Tensor, float, float] | None = None,
+    ) -> None:
         """Make the network and the batcher that the data and the settings call for."""
         shape = Shape(
             n_items=self.vocab.n_items,
@@ -299,7 +460,16 @@ class Predictor:
         # The first weights come from the seed, and the caller's random numbers go on as if nothing had happened.
         with torch.random.fork_rng():
             torch.manual_seed(self.train.seed)
-            network = Network(self.model, shape, table=table, blocks=self._vectors, item_counts=item_counts)
+            network = Network(
+                self.model,
+                shape,
+                table=table,
+                blocks=self._vectors,
+                item_counts=item_counts,
+                labels=self.label_shapes,
+                time=time,
+                ranks="ranking" in self.tasks,
+            )
         self._network = network.to(device)
         self._batcher = Batcher(
             n_items=shape.n_items,
@@ -315,42 +485,161 @@ class Predictor:
             return None
         return self.vocab.actions.require_idx(self.model.target_actions)
 
-    def _moment_batches(self, moments: Moments) -> Iterator[tuple[slice, Batch]]:
+    def _moment_batches(self, moments: Moments, *, knows_moment: bool | None = None) -> Iterator[tuple[slice, Batch]]:
         """Return the moments a batch at a time; sequences by another log's ids or columns are refused."""
+        self._check_readable(moments)
+        device = self._network.bias.device
+        for first in range(0, len(moments), BATCH):
+            rows = slice(first, first + BATCH)
+            batch = self._batcher.moment_batch(moments.take(rows), self.max_len, knows_moment=knows_moment)
+            yield rows, batch.to(device)
+
+    def _check_readable(self, moments: Moments) -> None:
         check_same_ids(self, moments)
         if moments.sequences.number_names != self.scaling.names:
             raise SchemaError(
                 f"this model was fitted on the numbers {self.scaling.names}, these sequences have "
                 f"{moments.sequences.number_names}. Build them with numbers={self.scaling.names}."
             )
-        device = self._network.bias.device
-        for first in range(0, len(moments), BATCH):
-            rows = slice(first, first + BATCH)
-            yield rows, self._batcher.moment_batch(moments.take(rows), self.max_len).to(device)
 
-    def _score(self, validation: Moments, fitted_on: str) -> float:
+    def _of_states(self, moments: Moments, read: Callable[[torch.Tensor, Batch], torch.Tensor]) -> np.ndarray:
+        """Return what is read off the state at each moment, float64 (N,)."""
+        found = [np.zeros(0)]
+        with torch.inference_mode():
+            for _, batch in self._moment_batches(moments):
+                found.append(read(self._network.states(batch)[:, 0], batch).double().cpu().numpy())
+        return np.concatenate(found)
+
+    def _answer(self, labels: Labels) -> np.ndarray:
+        scores = self.answer_scores(labels)
+        if self._label_shape(labels.name).kind == "regression":
+            return scores
+        # A logit of a thousand is a probability of 1; NumPy would warn that exp(1000) is infinite.
+        return np.asarray(1 / (1 + np.exp(-np.clip(scores, -500, 500))))
+
+    def answer_scores(self, labels: Labels) -> np.ndarray:
+        """Return the logit of each answer of a classification, else the answer, float64 (L,); a ledger's scores."""
+        shape = self._label_shape(labels.name)
+        self._check_readable(labels.moments)
+        factor, shift = self._network.label_head(shape.name).factor_and_shift()
+        found = [np.zeros(0)]
+        with torch.inference_mode():
+            for first in range(0, len(labels.moments), BATCH):
+                batch = self._batcher.label_batch(labels.take(slice(first, first + BATCH)), self.max_len)
+                raw_L = self._network.raw_answers(batch.to(self._network.bias.device)).double() * factor + shift
+                found.append(raw_L.cpu().numpy())
+        return np.concatenate(found)
+
+    def _label_shape(self, name: str) -> LabelShape:
+        for shape in self.label_shapes:
+            if shape.name == name:
+                return shape
+        known = ", ".join(repr(shape.name) for shape in self.label_shapes) or "no question"
+        raise ConfigError(f"this {self.name} model was not fitted to answer {name!r}. It answers {known}.")
+
+    def _only_question(self) -> LabelShape:
+        if len(self.label_shapes) != 1:
+            raise ConfigError(f"this {self.name} model answers {len(self.label_shapes)} questions. Use readout(name).")
+        return self.label_shapes[0]
+
+    def _time_head(self) -> TimeHead:
+        check_fitted(self)
+        self._require("time")
+        assert self._network.time is not None
+        return self._network.time
+
+    def _require(self, task: Task) -> None:
+        if task not in self.tasks:
+            raise ConfigError(
+                f"this {self.name} model was fitted for {', '.join(self.tasks)} and not for {task}. "
+                f"Fit Predictor(task={task!r}), or several tasks at once."
+            )
+
+    def _judge(self, examples: Examples) -> dict[str, float]:
+        """Return the validation score of each task, the first task's first; higher is better."""
         # Half fitted is fitted enough to be judged, and no longer if training fails.
-        self.fitted_on = fitted_on
-        ranks, offsets = target_ranks(self, validation, seen=self.train.seen)
+        self.fitted_on = examples.sequences.fingerprint
+        found: dict[str, float] = {}
+        for task in self.tasks:
+            if task == "ranking":
+                assert examples.validation is not None
+                ranks, offsets = target_ranks(self, examples.validation, seen=self.train.seen)
+                found["ndcg@10"] = float(ndcg(ranks, offsets, k=10).mean())
+            elif task == "time":
+                assert examples.validation is not None
+                found["log_density"] = float(np.nanmean(self.log_density(examples.validation)))
+            else:
+                for _, asked in examples.labels:
+                    if asked.kind == task:
+                        found[f"score of {asked.name}"] = -self._label_loss(asked)
         self.fitted_on = ""
-        return float(ndcg(ranks, offsets, k=10).mean())
+        return found
 
-    def _identity(self, train: Sequences, until: Moments | int) -> str:
+    def _label_loss(self, labels: Labels) -> float:
+        """Return the mean log loss, or the mean squared error in the label's unit."""
+        answer = self._answer(labels)
+        if labels.kind == "regression":
+            return float(((answer - labels.label) ** 2).mean())
+        of_label = np.where(labels.label == 1, answer, 1 - answer)
+        return float(-np.log(np.maximum(of_label, 1e-12)).mean())
+
+    def _identity(self, examples: Examples, n_epochs: int | None) -> str:
         """Return a hash of all that the weights at the end of an epoch depend on."""
         digest = hashlib.sha256(self._context.of_users_UC.tobytes())
-        if isinstance(until, Moments):
-            digest.update(until.stop.tobytes() + until.target_stop.tobytes())
-            until = until.sequences.fingerprint  # type: ignore[assignment]
+        if examples.validation is not None:
+            digest.update(examples.validation.stop.tobytes() + examples.validation.target_stop.tobytes())
+            digest.update(examples.validation.sequences.fingerprint.encode())
         for block in self._vectors:
             digest.update(np.ascontiguousarray(block.vectors).tobytes())
-        settings = (train.fingerprint, until, self.model, self.train, self._context.values)
-        digest.update(repr((*settings, torch.__version__)).encode())
+        asked = [(train.fingerprint, validation.fingerprint) for train, validation in examples.labels]
+        settings = (examples.sequences.fingerprint, asked, self.tasks, n_epochs, self.model, self.train)
+        digest.update(repr((*settings, self._context.values, torch.__version__)).encode())
         return digest.hexdigest()[:12]
+
+
+@dataclass(frozen=True)
+class Readout:
+    """One question of a joint model, with the methods of a model of labels."""
+
+    predictor: Predictor
+    asked: str
+    fitted_on: str
+
+    @property
+    def name(self) -> str:
+        """Return how reports call it."""
+        return self.predictor.name
+
+    @property
+    def vocab(self) -> Vocab:
+        """Return the ids it was fitted with."""
+        return self.predictor.vocab
+
+    @property
+    def label_mean(self) -> float:
+        """Return the mean of the training labels."""
+        return self.predictor._label_shape(self.asked).mean
+
+    def predict(self, labels: Labels) -> np.ndarray:
+        """Answer each question, float64 (L,)."""
+        return self.predictor.predict(labels)
+
+    def fit(self, train: Labels, validation: Labels | None = None, *, progress: Progress | None = None) -> Self:
+        """Refuse: a joint model learns its questions together.
+
+        Raises:
+            ConfigError: always.
+        """
+        raise ConfigError("this is one question of a joint model. Fit the Predictor that it is of.")
+
+    def save(self, folder: Path) -> None:
+        """Write the joint model."""
+        self.predictor.save(folder)
 
 
 def _restored_vectors(name: str, vectors_IV: torch.Tensor, source: str) -> ItemVectors:
     vectors = vectors_IV[:-1].numpy()
-    return ItemVectors(name=name, vectors=vectors, is_known=vectors.any(axis=1), source=source)
+    return ItemVectors(name=name, vectors=vectors, is_known=np.asarray(vectors.any(axis=1)), source=source)
 
 
 def _device(device: str) -> torch.device:

@@ -31,7 +31,7 @@ class TrainingLog:
 
     epochs: list[dict[str, float]] = field(default_factory=list)
     best_epoch: int = -1
-    best_score: float = -1.0
+    best_score: float = -math.inf
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain numbers, for JSON."""
@@ -41,7 +41,7 @@ class TrainingLog:
 def train_module(
     module: SequenceModule,
     batches: Callable[[np.random.Generator], Iterator[Batch]],
-    judge: Callable[[], float] | None,
+    judge: Callable[[], dict[str, float]] | None,
     config: TrainConfig,
     *,
     n_batches: int,
@@ -57,8 +57,8 @@ def train_module(
     Args:
         batches: returns an epoch's batches, shuffled by the generator.
         n_batches: how many batches an epoch has, to say how far the work is.
-        judge: returns the validation score of the module as it is; higher is better. Without one, training goes on
-            for all epochs and the last is kept.
+        judge: returns the validation scores of the module as it is, by name; of the first, higher is better. Without
+            one, training goes on for all epochs and the last is kept.
         checkpoint: a file to write after every epoch, and to resume from if it is there and has this identity.
         identity: what data and settings this training belongs to.
 
@@ -83,16 +83,16 @@ def train_module(
             started = time.perf_counter()
             loss = _epoch(module, optimizer, shuffled, partial(rate, epoch), device, advance, config.precision)
             metrics = {"epoch": epoch, "loss": loss, "seconds": round(time.perf_counter() - started, 3)}
-            score = -1.0
-            if judge is not None:
-                score = metrics["validation_ndcg@10"] = judge()
+            judged = {} if judge is None else judge()
+            metrics |= {f"validation_{name}": value for name, value in judged.items()}
+            score = next(iter(judged.values()), 0.0)
             log.epochs.append(metrics)
             if judge is None or score > log.best_score:
                 log.best_epoch, log.best_score, best = epoch, score, _weights(module)
             if checkpoint is not None:
                 _save_checkpoint(checkpoint, identity, module, optimizer, log, best)
-            judged = "" if judge is None else f", validation NDCG@10 {score:.4f}"
-            advance(0, note=f"epoch {epoch + 1}: loss {loss:.3f}{judged}")
+            told = "".join(f", validation {name} {value:.4f}" for name, value in judged.items())
+            advance(0, note=f"epoch {epoch + 1}: loss {loss:.3f}{told}")
     module.load_state_dict(best)
     module.eval()
     return log
@@ -112,7 +112,7 @@ def _epoch(
     for step, batch in enumerate(batches):
         advance()
         on_device = batch.to(device)
-        n = int((on_device.target_BQ >= 0).sum())
+        n = on_device.n_asked()
         if n == 0:
             continue
         with _autocast(device, precision):

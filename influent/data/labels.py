@@ -1,0 +1,666 @@
+"""Sequences become labels: questions asked at moments, each with the answer that the log gave later.
+
+Shapes: U users, E events, N moments, L questions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, Literal, TypeAlias, get_args
+
+import numpy as np
+import pyarrow as pa
+
+from influent import schema
+from influent.data.clock import DAY_US, FIRST_US, iso
+from influent.data.moments import Moments, ranges
+from influent.data.sequences import Sequences
+from influent.data.split import _first_at, _moment_us
+from influent.errors import ConfigError, DataError, LeakageError, SchemaError, nearest
+
+Kind = Literal["classification", "regression"]
+
+Cut: TypeAlias = str | int | float
+"""A time: ISO 8601, microseconds since 1970, or a share of the events (between 0 and 1) that come before it."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Labels:
+    """L questions of one kind, each asked at one of N moments, with their answers.
+
+    What may be read to answer a question is the history of its moment, in which nothing is at or after the moment's
+    time. The targets of the moment are the events that the answer comes from.
+
+    Raises:
+        LeakageError: a history holds an event at or after its moment.
+        DataError: the columns do not fit each other, or a label is no answer.
+    """
+
+    name: str
+    """The question in words."""
+    kind: Kind
+    unit: str
+    """What a label is counted in: `probability`, `value`, `log1p(value)` …"""
+    moments: Moments
+    moment: np.ndarray
+    """int64 (L,): the moment at which each question is asked, never decreasing"""
+    label: np.ndarray
+    """float64 (L,): 0 or 1 in a classification; NaN where the answer is not known yet"""
+    item_idx: np.ndarray | None = None
+    """int64 (L,): the item that each question is about; None where it is about the user"""
+    horizon_us: int = 0
+    """How long after the moment the answer is known; 0 where the event itself is the answer."""
+    is_log: bool = False
+    """Whether the label is log1p of what was counted."""
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(Kind):
+            raise ConfigError(f"Labels.kind must be 'classification' or 'regression'. Got {self.kind!r}.")
+        n = len(self.moment)
+        if len(self.label) != n or (self.item_idx is not None and len(self.item_idx) != n):
+            items = "no" if self.item_idx is None else len(self.item_idx)
+            raise DataError(
+                f"each question has a moment and a label. Got {n} moments, {len(self.label)} labels and {items} items."
+            )
+        if n and ((np.diff(self.moment) < 0).any() or self.moment[0] < 0 or self.moment[-1] >= len(self.moments)):
+            raise DataError(f"the moments of questions must be places among the {len(self.moments)}, in their order.")
+        known = self.label[~np.isnan(self.label)]
+        if self.kind == "classification" and not np.isin(known, (0.0, 1.0)).all():
+            wrong = known[~np.isin(known, (0.0, 1.0))][0]
+            raise DataError(f"a label of the classification {self.name!r} must be 0 or 1. Got {wrong:g}.")
+        if not np.isfinite(known).all():
+            raise DataError(f"a label of {self.name!r} is infinite. Drop such events first.")
+        self._check_strictly_before()
+
+    def _check_strictly_before(self) -> None:
+        times, at = self.moments.sequences.time_us, self.moments.time_us
+        if times is None or at is None:
+            return
+        has_history = np.flatnonzero(self.moments.stop > self.moments.start)
+        late = times[self.moments.stop[has_history] - 1] >= at[has_history]
+        if late.any():
+            place = int(has_history[np.argmax(late)])
+            raise LeakageError(
+                f"moment {place} is at {iso(at[place])} and its history holds an event of that very time, which may "
+                "be the answer. End the history before it, as moments_at does."
+            )
+
+    def __len__(self) -> int:
+        return len(self.moment)
+
+    @property
+    def user_idx(self) -> np.ndarray:
+        """Return the user of each question, int32 (L,)."""
+        return np.asarray(self.moments.user_idx[self.moment])
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Return a hash of the question, the events, the moments and the labels."""
+        about = (self.name, self.kind, self.unit, self.horizon_us, self.moments.sequences.fingerprint)
+        digest = hashlib.sha256(repr(about).encode())
+        places = self.moments.user_idx, self.moments.start, self.moments.stop, self.moments.time_us
+        for column in (*places, self.moment, self.item_idx, self.label):
+            digest.update(b"" if column is None else np.ascontiguousarray(column).tobytes())
+        return digest.hexdigest()[:12]
+
+    @cached_property
+    def table(self) -> pa.Table:
+        """Return a row for each question: `user_id`, `time_us`, `item_id` (where it is about one) and `label`."""
+        vocab, times = self.moments.sequences.vocab, self.moments.time_us
+        columns: dict[str, Any] = {schema.USER_ID: vocab.users.to_ids(self.user_idx)}
+        columns[schema.TIME_US] = pa.nulls(len(self), pa.int64()) if times is None else pa.array(times[self.moment])
+        if self.item_idx is not None:
+            columns[schema.ITEM_ID] = vocab.items.to_ids(self.item_idx)
+        return pa.table(columns | {"label": self.label})
+
+    def take(self, rows: np.ndarray | slice) -> Labels:
+        """Return the moments at these places, each with all of its questions."""
+        chosen = np.arange(len(self.moments))[rows]
+        counts = np.bincount(self.moment, minlength=len(self.moments))
+        questions = ranges((np.cumsum(counts) - counts)[chosen], counts[chosen])
+        return replace(
+            self,
+            moments=self.moments.take(rows),
+            moment=np.repeat(np.arange(len(chosen)), counts[chosen]),
+            label=self.label[questions],
+            item_idx=None if self.item_idx is None else self.item_idx[questions],
+        )
+
+    def ask(self, moments: Moments, item_ids: Sequence[Any] | None = None) -> Labels:
+        """Return the same question at other moments, one at each, with answers that are not known (NaN).
+
+        Args:
+            item_ids: the item of each question, where questions are about items.
+
+        Raises:
+            ConfigError: there is not one item for each moment, or the question is about none; or it has a horizon and
+                a moment has no time that this could begin at.
+        """
+        if (item_ids is None) != (self.item_idx is None):
+            about = "the user: leave item_ids out" if self.item_idx is None else "items: name one for each moment"
+            raise ConfigError(f"{self.name!r} is asked about {about}.")
+        if item_ids is not None and len(item_ids) != len(moments):
+            raise ConfigError(f"ask needs one item for each moment. Got {len(item_ids)} for {len(moments)}.")
+        if self.horizon_us and moments.time_us is None:
+            raise ConfigError(f"{self.name!r} is asked at a time. Use moments_at(sequences, user_ids, time_us).")
+        return replace(
+            self,
+            moments=moments,
+            moment=np.arange(len(moments)),
+            label=np.full(len(moments), np.nan),
+            item_idx=None if item_ids is None else moments.sequences.vocab.items.to_idx(item_ids),
+        )
+
+    def to_natural(self, values: np.ndarray) -> np.ndarray:
+        """Undo the log scale of labels or predictions, where there is one.
+
+        What comes back from a prediction of log1p(x) is nearer to the median of x than to its mean.
+        """
+        return np.expm1(values) if self.is_log else np.asarray(values)
+
+
+def will_do(
+    sequences: Sequences,
+    cutoffs: Cut | Sequence[Cut],
+    *,
+    horizon_days: float,
+    actions: str | Sequence[str] | None = None,
+    absent: bool = False,
+    name: str | None = None,
+) -> Labels:
+    """Ask of every user at every cutoff: is there an event of theirs in [cutoff, cutoff + horizon)?
+
+    Users are asked about once they have an event before the cutoff. An event exactly at the cutoff is part of the
+    answer, not of the history.
+
+    Args:
+        cutoffs: one time or several.
+        actions: what counts; by default any action.
+        absent: turn the answer round: 1 where the user stays away (churn).
+
+    Raises:
+        DataError: a horizon ends after the log's last event, so its answer is not in the log yet; or no user has an
+            event before a cutoff.
+        ConfigError: the log is order-only, or a setting is out of range.
+        UnknownIdError: the log has no such action.
+
+    Example:
+        >>> log = pa.table({"user_id": ["ann", "bob", "ann"], "item_id": list("abc"), "time": [0, 86_400, 172_800]})
+        >>> from influent import build_sequences, read_events
+        >>> labels = will_do(build_sequences(read_events(log)), "1970-01-02T12:00:00", horizon_days=0.5)
+        >>> labels.table.select(["user_id", "label"]).to_pylist()  # ann comes back when the half day is over
+        [{'user_id': 'ann', 'label': 0.0}, {'user_id': 'bob', 'label': 0.0}]
+    """
+    horizon_us = _days_us(horizon_days, "horizon_days")
+    moments = _moments_with_horizon(sequences, cutoffs, horizon_us)
+    _, owner = _answering(moments, actions)
+    did = np.bincount(owner, minlength=len(moments)) > 0
+    what = f"{'no ' if absent else ''}{_in_words(actions)} within {horizon_days:g} days"
+    return Labels(
+        name=name or what,
+        kind="classification",
+        unit="probability",
+        moments=moments,
+        moment=np.arange(len(moments)),
+        label=(~did if absent else did).astype(np.float64),
+        horizon_us=horizon_us,
+    )
+
+
+def amount_within(
+    sequences: Sequences,
+    cutoffs: Cut | Sequence[Cut],
+    *,
+    horizon_days: float,
+    number: str = schema.VALUE,
+    actions: str | Sequence[str] | None = None,
+    log: bool = False,
+    name: str | None = None,
+) -> Labels:
+    """Ask of every user at every cutoff: what do the numbers of their events in [cutoff, cutoff + horizon) add up to?
+
+    It is 0 without an event; an event whose number is not known adds nothing. Otherwise as `will_do`.
+
+    Args:
+        number: which of the sequences' numbers.
+        log: ask for log1p of the sum, which keeps few large sums from being all that matters.
+
+    Raises:
+        DataError: as `will_do`; or `log` is asked for and a sum is negative.
+        SchemaError: the sequences have no such number.
+    """
+    horizon_us = _days_us(horizon_days, "horizon_days")
+    numbers = _numbers(sequences, number)
+    moments = _moments_with_horizon(sequences, cutoffs, horizon_us)
+    place, owner = _answering(moments, actions)
+    amounts = np.bincount(owner, weights=np.nan_to_num(numbers[place], nan=0.0), minlength=len(moments))
+    return Labels(
+        name=name or f"{number} of {_in_words(actions)} within {horizon_days:g} days",
+        kind="regression",
+        unit=f"log1p({number})" if log else number,
+        moments=moments,
+        moment=np.arange(len(moments)),
+        label=_log1p(amounts, number) if log else amounts,
+        horizon_us=horizon_us,
+        is_log=log,
+    )
+
+
+def of_events(
+    sequences: Sequences,
+    *,
+    positive: str | Sequence[str],
+    among: str | Sequence[str],
+    since: Cut | None = None,
+    until: Cut | None = None,
+    name: str | None = None,
+) -> Labels:
+    """Ask of every event with one of some actions: is it one of the `positive` ones? Such as: is what is shown clicked?
+
+    All events of a user at one time form one moment, and its history ends before that time: what else was shown or
+    clicked at that very time tells nothing. In an order-only log each event is a moment of its own.
+
+    Args:
+        positive: the actions that make a 1.
+        among: the actions that are asked about, the positive ones among them.
+        since: ask only about events at or after this time.
+        until: ask only about events before this time.
+
+    Raises:
+        DataError: there is no such event.
+        ConfigError: `among` lacks a positive action or has no other; or an order-only log is cut by time.
+        UnknownIdError: the log has no such action.
+    """
+    yes, asked = set(_as_names(positive)), set(_as_names(among))
+    if not yes or not yes < asked:
+        raise ConfigError(
+            f"'among' must hold the positive actions ({', '.join(sorted(yes)) or 'none given'}) and at least one that "
+            f"is not positive. Got {', '.join(sorted(asked)) or 'none'}."
+        )
+    place = _events_asked(sequences, among, since, until)
+    return Labels(
+        name=name or f"{_in_words(positive)} among {_in_words(among)}",
+        kind="classification",
+        unit="probability",
+        label=np.isin(sequences.action_idx[place], _action_idx(sequences, positive)).astype(np.float64),
+        item_idx=sequences.item_idx[place].astype(np.int64),
+        **_moments_of_events(sequences, place),
+    )
+
+
+def number_of_events(
+    sequences: Sequences,
+    *,
+    number: str = schema.VALUE,
+    actions: str | Sequence[str] | None = None,
+    log: bool = False,
+    since: Cut | None = None,
+    until: Cut | None = None,
+    name: str | None = None,
+) -> Labels:
+    """Ask of every event that has it: what is its number? A rating, an amount, seconds of dwell; the item is known.
+
+    Moments are as in `of_events`: the history ends before the time of the event.
+
+    Args:
+        number: which of the sequences' numbers.
+        actions: which events; by default all of them.
+        log: ask for log1p of the number.
+        since: ask only about events at or after this time.
+        until: ask only about events before this time.
+
+    Raises:
+        DataError: there is no such event; or `log` is asked for and a number is negative.
+        SchemaError: the sequences have no such number.
+        ConfigError: an order-only log is cut by time.
+        UnknownIdError: the log has no such action.
+    """
+    numbers = _numbers(sequences, number)
+    place = _events_asked(sequences, actions, since, until, has_number=np.isfinite(numbers))
+    return Labels(
+        name=name or f"{number} of {_in_words(actions)}",
+        kind="regression",
+        unit=f"log1p({number})" if log else number,
+        label=_log1p(numbers[place], number) if log else numbers[place],
+        item_idx=sequences.item_idx[place].astype(np.int64),
+        is_log=log,
+        **_moments_of_events(sequences, place),
+    )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LabelSplit:
+    """Labels to learn from, to validate with and to be judged by; unpacks to these three.
+
+    The training labels stand on sequences that end before validation begins, and the validation labels on sequences
+    that end before test begins, so whatever is learned from `train` and its sequences has seen neither.
+
+    Raises:
+        LeakageError: an answer in one part is known only after the next part has begun.
+    """
+
+    protocol: str
+    """In words, for reports."""
+    train: Labels
+    validation: Labels
+    test: Labels
+    by_user: bool = field(default=False, repr=False)
+    """Whether validation is of other users than training, at the same cutoffs."""
+
+    def __post_init__(self) -> None:
+        if not self.by_user:
+            _check_before(self.train, self.validation, "training", "validation")
+        elif np.isin(self.train.user_idx, self.validation.user_idx).any():
+            raise LeakageError("a user is in training and in validation, which are to be of different users.")
+        _check_before(self.train, self.test, "training", "test")
+        _check_before(self.validation, self.test, "validation", "test")
+
+    def __iter__(self) -> Iterator[Labels]:
+        yield from (self.train, self.validation, self.test)
+
+    @cached_property
+    def hash(self) -> str:
+        """Return a hash of every event, question and answer, and of where the split cuts."""
+        digest = hashlib.sha256("".join(part.fingerprint for part in self).encode())
+        return digest.hexdigest()[:12]
+
+
+def split_labels_at(
+    build: Callable[[Sequence[Cut]], Labels],
+    cutoff: Cut,
+    *,
+    n_cutoffs: int = 1,
+    step_days: float | None = None,
+    validation_users: float | None = None,
+    seed: int = 0,
+) -> LabelSplit:
+    """Split questions with a horizon by time: test at the cutoff, validation and training before it.
+
+    Validation is asked one horizon before the cutoff, training two horizons before it and at earlier cutoffs, so that
+    every answer is known when the next part begins.
+
+    Args:
+        build: returns the labels of some cutoffs, with a horizon of its own.
+        n_cutoffs: how many cutoffs are trained on.
+        step_days: how far they lie apart; by default a horizon.
+        validation_users: for a log too short for three horizons: hold out this share of the users for validation, at
+            the training cutoffs, which then begin one horizon before the test. The share is drawn by `seed`.
+
+    Raises:
+        ConfigError: the labels have no horizon, the log is too short, or a setting is out of range.
+        DataError: see the builder.
+
+    Example:
+        >>> from functools import partial
+        >>> churn = partial(will_do, sequences, horizon_days=28, absent=True)  # doctest: +SKIP
+        >>> split = split_labels_at(churn, "2024-06-01", n_cutoffs=6)  # doctest: +SKIP
+    """
+    if isinstance(n_cutoffs, bool) or not isinstance(n_cutoffs, int) or n_cutoffs < 1:
+        raise ConfigError(f"The 'n_cutoffs' parameter of split_labels_at must be an int from 1. Got {n_cutoffs!r}.")
+    if validation_users is not None and not 0 < validation_users < 1:
+        raise ConfigError(f"'validation_users' must be a share between 0 and 1, or None. Got {validation_users!r}.")
+    test = build([cutoff])
+    if test.horizon_us == 0:
+        raise ConfigError(f"{test.name!r} has no horizon: the event is the answer. Use split_events_at(labels, …).")
+    sequences, times = test.moments.sequences, test.moments.time_us
+    assert sequences.time_us is not None
+    assert times is not None
+    test_us = int(times[0])
+    validation_us = test_us - test.horizon_us
+    step_us = test.horizon_us if step_days is None else _days_us(step_days, "step_days")
+    latest_us = validation_us - (test.horizon_us if validation_users is None else 0)
+    cutoffs = [latest_us - place * step_us for place in reversed(range(n_cutoffs))]
+    if cutoffs[0] <= sequences.time_us.min():
+        instead = "" if validation_users is not None else ", or hold out users for validation: validation_users=0.2"
+        raise ConfigError(
+            f"training would begin at {iso(max(cutoffs[0], FIRST_US))}, where the log has no event yet: it begins at "
+            f"{iso(sequences.time_us.min())}. Use a later cutoff, a shorter horizon or fewer n_cutoffs{instead}."
+        )
+    # As texts, which are times in every year.
+    train, before_test = build([iso(one) for one in cutoffs]), _first_at(sequences, test_us)
+    trained = f"trained at {n_cutoffs} from {iso(cutoffs[0])}" if n_cutoffs > 1 else f"trained at {iso(cutoffs[0])}"
+    if validation_users is None:
+        before_validation = _first_at(sequences, validation_us)
+        validation, validated = build([iso(validation_us)]), f"validated at {iso(validation_us)}"
+    else:
+        held_out = np.random.default_rng(seed).random(sequences.n_users) < validation_users
+        before_validation = np.where(held_out, sequences.offsets[:-1], before_test)
+        of_held_out = held_out[train.moments.user_idx]
+        validation = train.take(np.flatnonzero(of_held_out))
+        train = train.take(np.flatnonzero(~of_held_out))
+        validated = f"validated there by {validation_users:.0%} of the users"
+    return _label_split(
+        f"by time: {trained}, {validated}, tested at {iso(test_us)}",
+        _until(train, before_validation),
+        _until(validation, before_test),
+        test,
+        by_user=validation_users is not None,
+    )
+
+
+def split_events_at(labels: Labels, cutoff: Cut, *, validation: Cut = 0.9) -> LabelSplit:
+    """Split questions about events by the time of their moments; in an order-only log, by each user's order.
+
+    Args:
+        cutoff: where test begins: a time, or the share of the moments that come before it. In an order-only log the
+            share of each user's moments, rounded up, so that whoever has one is trained on.
+        validation: where, within what comes before the cutoff, validation begins; likewise.
+
+    Raises:
+        ConfigError: the labels have a horizon, a cut is no time or share, or leaves a part empty.
+    """
+    if labels.horizon_us:
+        raise ConfigError(f"{labels.name!r} has a horizon. Use split_labels_at(build, cutoff).")
+    moments = labels.moments
+    sequences, times = moments.sequences, moments.time_us
+    if times is None:
+        test_from = _ranked_from(moments.user_idx, np.ones(len(moments), bool), cutoff)
+        validation_from = _ranked_from(moments.user_idx, ~test_from, validation) | test_from
+        stops = [_first_stop(moments, later) for later in (validation_from, test_from)]
+        protocol = f"by each user's order: test after {cutoff:.0%}, validation after {validation:.0%} of what is before"
+    else:
+        test_us = _moment_us(cutoff, times)
+        test_from = times >= test_us
+        validation_us = test_us if test_from.all() else _moment_us(validation, times[~test_from])
+        validation_from = times >= min(validation_us, test_us)
+        stops = [_first_at(sequences, min(validation_us, test_us)), _first_at(sequences, test_us)]
+        protocol = f"by time: validation from {iso(validation_us)}, test from {iso(test_us)}"
+    parts = {"training": ~validation_from, "validation": validation_from & ~test_from, "test": test_from}
+    for part, rows in parts.items():
+        if not rows.any():
+            raise ConfigError(f"no moment of {labels.name!r} is left for {part}. Choose other cuts.")
+    train, validated, test = (labels.take(np.flatnonzero(rows)) for rows in parts.values())
+    return _label_split(protocol, _until(train, stops[0]), _until(validated, stops[1]), test)
+
+
+def _ranked_from(user_idx: np.ndarray, among: np.ndarray, share: Cut) -> np.ndarray:
+    """Return which of these moments come after the first `share` of their user's, rounded up."""
+    if isinstance(share, str) or not 0 < share < 1:
+        raise ConfigError(f"an order-only log is cut by shares between 0 and 1. Got {share!r}.")
+    users, first, counts = np.unique(user_idx[among], return_index=True, return_counts=True)
+    place = np.searchsorted(users, user_idx[among])
+    rank = np.arange(len(place)) - first[place]
+    later = np.zeros(len(user_idx), bool)
+    later[among] = rank >= np.ceil(counts * share - 1e-9)[place]
+    return later
+
+
+def _first_stop(moments: Moments, later: np.ndarray) -> np.ndarray:
+    """Return for each user where the history of the first of these moments ends; without one, where all events end."""
+    stops = moments.sequences.offsets[1:].copy()
+    np.minimum.at(stops, moments.user_idx[later], moments.stop[later])
+    return stops
+
+
+def _until(labels: Labels, stops: np.ndarray) -> Labels:
+    """Return the labels on sequences that end before `stops[u]`; no answer may come from there."""
+    moments = labels.moments
+    sequences = moments.sequences.until(stops)
+    shift = (sequences.offsets[:-1] - moments.sequences.offsets[:-1])[moments.user_idx]
+    places = {name: getattr(moments, name) + shift for name in ("start", "stop", "target_stop")}
+    return replace(labels, moments=replace(moments, sequences=sequences, **places))
+
+
+def _label_split(
+    protocol: str, train: Labels, validation: Labels, test: Labels, *, by_user: bool = False
+) -> LabelSplit:
+    # What was fitted on the labels, or on the sequences they stand on, may be judged.
+    may_judge = frozenset({train.fingerprint, train.moments.sequences.fingerprint})
+    judged = (replace(part, moments=replace(part.moments, fingerprints=may_judge)) for part in (validation, test))
+    validation, test = judged
+    return LabelSplit(protocol=protocol, train=train, validation=validation, test=test, by_user=by_user)
+
+
+def _check_before(earlier: Labels, later: Labels, name: str, name_of_later: str) -> None:
+    if len(earlier.moments) == 0 or len(later.moments) == 0:
+        raise DataError(f"{name} or {name_of_later} has no question. Use more data, or cut elsewhere.")
+    if earlier.moments.time_us is None or later.moments.time_us is None:
+        first = np.full(later.moments.sequences.n_users, np.iinfo(np.int64).max)
+        np.minimum.at(first, later.moments.user_idx, _place_of_user(later.moments))
+        leaks = (_place_of_user(earlier.moments) >= first[earlier.moments.user_idx]).any()
+    else:
+        known_us = earlier.moments.time_us.max() + max(earlier.horizon_us, 1)
+        leaks = known_us > later.moments.time_us.min()
+    if leaks:
+        raise LeakageError(f"an answer in {name} is known only after {name_of_later} has begun. Cut earlier.")
+
+
+def _place_of_user(moments: Moments) -> np.ndarray:
+    return np.asarray(moments.stop - moments.sequences.offsets[moments.user_idx])
+
+
+def _days_us(days: float, parameter: str) -> int:
+    if isinstance(days, bool) or not isinstance(days, int | float) or not 0 < days < 1e6:
+        raise ConfigError(f"The {parameter!r} parameter must be a number of days above 0. Got {days!r}.")
+    return max(round(days * DAY_US), 1)
+
+
+def _moments_with_horizon(sequences: Sequences, cutoffs: Cut | Sequence[Cut], horizon_us: int) -> Moments:
+    """Return the moments of all users with a history at the cutoffs; their targets are the events of the horizon."""
+    if sequences.time_us is None:
+        raise ConfigError("an order-only log has no days to look ahead. Label its events: of_events(sequences, …).")
+    if len(sequences) == 0:
+        raise DataError("there are no events to label.")
+    first_us, last_us = int(sequences.time_us.min()), int(sequences.time_us.max())
+    if last_us - first_us <= horizon_us:
+        raise DataError(
+            f"the log spans {(last_us - first_us) / DAY_US:.1f} days, no more than a horizon of "
+            f"{horizon_us / DAY_US:g} days: no cutoff has its answer in it. Use a shorter horizon."
+        )
+    asked: Sequence[Cut] = [cutoffs] if isinstance(cutoffs, str | int | float | np.number) else cutoffs
+    times = sorted({_moment_us(cut, sequences.time_us) for cut in asked})
+    if not times:
+        raise ConfigError("labels need at least one cutoff. Got none.")
+    if times[-1] + horizon_us > last_us:
+        raise DataError(
+            f"what users do within {horizon_us / DAY_US:g} days from {iso(times[-1])} is not all in the log, whose "
+            f"last event is at {iso(last_us)}. The latest cutoff with an answer is {iso(last_us - horizon_us)}."
+        )
+    parts = [_with_history(sequences, time_us, horizon_us) for time_us in times]
+    users, stop, target_stop = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+    return Moments(
+        sequences=sequences,
+        user_idx=users,
+        start=sequences.offsets[users],
+        stop=stop,
+        target_stop=target_stop,
+        time_us=np.repeat(np.array(times, np.int64), [len(part[0]) for part in parts]),
+    )
+
+
+def _with_history(sequences: Sequences, time_us: int, horizon_us: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    stop = _first_at(sequences, time_us)
+    users = np.flatnonzero(stop > sequences.offsets[:-1]).astype(np.int32)
+    if len(users) == 0:
+        raise DataError(f"no user has an event before the cutoff at {iso(time_us)}. Choose a later one.")
+    return users, stop[users], _first_at(sequences, time_us + horizon_us)[users]
+
+
+def _answering(moments: Moments, actions: str | Sequence[str] | None) -> tuple[np.ndarray, np.ndarray]:
+    """Return the places of the target events with these actions, and the moment of each."""
+    lengths = moments.target_stop - moments.stop
+    place, owner = ranges(moments.stop, lengths), np.repeat(np.arange(len(moments)), lengths)
+    if actions is None:
+        return place, owner
+    counts = np.isin(moments.sequences.action_idx[place], _action_idx(moments.sequences, actions))
+    return place[counts], owner[counts]
+
+
+def _events_asked(
+    sequences: Sequences,
+    actions: str | Sequence[str] | None,
+    since: Cut | None,
+    until: Cut | None,
+    *,
+    has_number: np.ndarray | None = None,
+) -> np.ndarray:
+    asked = np.ones(len(sequences), bool) if has_number is None else has_number
+    if actions is not None:
+        asked &= np.isin(sequences.action_idx, _action_idx(sequences, actions))
+    if (since is not None or until is not None) and sequences.time_us is None:
+        raise ConfigError("an order-only log has no times: leave 'since' and 'until' out.")
+    if len(sequences) and sequences.time_us is not None:
+        if since is not None:
+            asked &= sequences.time_us >= _moment_us(since, sequences.time_us)
+        if until is not None:
+            asked &= sequences.time_us < _moment_us(until, sequences.time_us)
+    if not asked.any():
+        numbered = "" if has_number is None else " with such a number"
+        within = "" if since is None and until is None else " between 'since' and 'until'"
+        raise DataError(f"there is no {_in_words(actions)}{numbered}{within} to ask about.")
+    return np.flatnonzero(asked)
+
+
+def _moments_of_events(sequences: Sequences, place: np.ndarray) -> dict[str, Any]:
+    """Return one moment for each user and time of these events, whose targets are all events of that time."""
+    begins = np.ones(len(sequences), bool)
+    if sequences.time_us is not None:
+        begins[1:] = (np.diff(sequences.user_idx) != 0) | (np.diff(sequences.time_us) != 0)
+    first = np.flatnonzero(begins)
+    end = np.append(first[1:], len(sequences))
+    group, moment = np.unique((np.cumsum(begins) - 1)[place], return_inverse=True)
+    stop = first[group]
+    users = sequences.user_idx[stop]
+    moments = Moments(
+        sequences=sequences,
+        user_idx=users,
+        start=sequences.offsets[users],
+        stop=stop,
+        target_stop=end[group],
+        time_us=None if sequences.time_us is None else sequences.time_us[stop],
+    )
+    return {"moments": moments, "moment": moment.astype(np.int64)}
+
+
+def _as_names(actions: str | Sequence[str]) -> list[str]:
+    return [actions] if isinstance(actions, str) else list(actions)
+
+
+def _in_words(actions: str | Sequence[str] | None) -> str:
+    return "event" if actions is None else " or ".join(_as_names(actions))
+
+
+def _action_idx(sequences: Sequences, actions: str | Sequence[str]) -> np.ndarray:
+    return sequences.vocab.actions.require_idx(_as_names(actions))
+
+
+def _numbers(sequences: Sequences, number: str) -> np.ndarray:
+    names = sequences.number_names
+    if number not in names:
+        raise SchemaError(
+            f"these sequences have no number {number!r}. They have: {', '.join(names) or 'none'}."
+            f"{nearest(number, names)} Keep it with build_sequences(events, numbers=[{number!r}])."
+        )
+    return sequences.numbers[:, names.index(number)].astype(np.float64)
+
+
+def _log1p(amounts: np.ndarray, number: str) -> np.ndarray:
+    if (amounts < 0).any():
+        raise DataError(
+            f"{(amounts < 0).sum():,} labels of {number} are negative (the least is {amounts.min():g}), and have no "
+            "log1p. Leave log=False, or clean them out."
+        )
+    return np.asarray(np.log1p(amounts))

@@ -1,0 +1,125 @@
+"""The methods that every model of labels has, and what one that is a sum says of its answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, Self, cast, runtime_checkable
+
+import numpy as np
+
+from influent.data.labels import Labels
+from influent.data.vocab import Vocab
+from influent.errors import DataError, SchemaError
+from influent.models.model import Model, check_may_judge
+from influent.progress import Progress
+
+
+@runtime_checkable
+class LabelModel(Protocol):
+    """Learns from answered questions, and answers others of the same kind.
+
+    Laws: an answer depends on nothing at or after its moment, and not on the questions beside it; save then load
+    changes no answer.
+    """
+
+    @property
+    def name(self) -> str:
+        """How reports call it."""
+        ...
+
+    @property
+    def vocab(self) -> Vocab:
+        """The ids it was fitted with."""
+        ...
+
+    @property
+    def fitted_on(self) -> str:
+        """Fingerprint of the training labels; empty before `fit`."""
+        ...
+
+    @property
+    def label_mean(self) -> float:
+        """The mean of the training labels: what a constant would answer."""
+        ...
+
+    def fit(self, train: Labels, validation: Labels | None = None, *, progress: Progress | None = None) -> Self:
+        """Learn from training labels; validation may only decide when to stop, and what a score means."""
+        ...
+
+    def predict(self, labels: Labels) -> np.ndarray:
+        """Answer each question, float64 (L,): a probability, or a number in the label's unit."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write the model into a folder: weights, settings, vocabulary."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureCredits:
+    """What each feature adds to each answer: to the logit of a probability, or to the number itself.
+
+    Example:
+        >>> two = FeatureCredits(names=("n_events", "days_since_last"), credit=np.array([[0.5, -2.0]]), bias=0.25)
+        >>> two.total().tolist()
+        [-1.25]
+    """
+
+    names: tuple[str, ...]
+    credit: np.ndarray
+    """float64 (L, F)"""
+    bias: float
+    """The logit, or number, where every feature is at its centre."""
+
+    def total(self) -> np.ndarray:
+        """Return the sum of all terms, float64 (L,)."""
+        return np.asarray(self.credit.sum(axis=1) + self.bias)
+
+
+def check_answered(labels: Labels) -> None:
+    """Refuse labels that cannot be learned from or judged by.
+
+    Raises:
+        DataError: there are none, or the answer to one is not known.
+    """
+    if len(labels) == 0:
+        raise DataError(f"there are no labels of {labels.name!r}.")
+    if np.isnan(labels.label).any():
+        n = int(np.isnan(labels.label).sum())
+        raise DataError(f"{n:,} of {len(labels):,} labels of {labels.name!r} are not known. Use labels from the log.")
+
+
+def check_same_question(model: str, asked: str, vocab: Vocab, labels: Labels) -> None:
+    """Refuse labels of another question, or of other ids, than a model was fitted on.
+
+    Args:
+        model: the model's name.
+        asked: the name of the labels it was fitted on.
+        vocab: the ids it was fitted with.
+
+    Raises:
+        DataError: the question is another one.
+        SchemaError: the indices mean other items or actions.
+    """
+    if labels.name != asked:
+        raise DataError(f"the {model} model was fitted on {asked!r} and cannot answer {labels.name!r}.")
+    given = labels.moments.sequences.vocab
+    for ours, theirs in ((vocab.items, given.items), (vocab.actions, given.actions)):
+        if theirs.ids is not ours.ids and not theirs.ids.equals(ours.ids):
+            raise SchemaError(
+                f"these sequences count {ours.kind} by another vocabulary than the {model} model. "
+                "Build them with build_sequences(events, vocab=model.vocab)."
+            )
+
+
+def check_may_answer(model: LabelModel, labels: Labels) -> None:
+    """Refuse to judge a model by labels that it may have learned from.
+
+    Raises:
+        NotFittedError: `fit` was not called.
+        LeakageError: the model was fitted on other labels than the training part of this split. Labels of no split do
+            not know their training part, and are not checked.
+    """
+    # It reads no more than a name and a fingerprint.
+    check_may_judge(cast(Model, model), labels.moments)

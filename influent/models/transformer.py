@@ -1,0 +1,151 @@
+"""Black boxes in which every event looks back at those before it: SASRec and HSTU.
+
+Shapes: B batch, T events (S where they are looked at), H heads, W width of a head, D embedding.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from influent.errors import ConfigError
+from influent.models.batch import Batch
+from influent.models.causal import CausalBackbone
+from influent.models.config import ModelConfig
+
+_FIRST_GATE = 0.1
+_TIME_BUCKETS = 64
+_LONGEST_GAP_S = 4 * 365 * 86_400.0
+
+
+class SasRec(CausalBackbone):
+    """Self-attention over the history (Kang and McAuley 2018, https://arxiv.org/abs/1808.09781).
+
+    Blocks are normed on their way in (https://arxiv.org/abs/2002.04745) and gated on their way out: what a branch
+    adds is multiplied, entry by entry, by a learned gate that begins small, so that a deep stack begins close to the
+    identity (LayerScale, https://arxiv.org/abs/2103.17239; ReZero, https://arxiv.org/abs/2003.04887).
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        dim = config.embedding_dim
+        super().__init__(dim)
+        # Counted from the first event that is read: counted from the last, a later event would move an earlier state.
+        self.position = nn.Embedding(config.max_len, dim)
+        nn.init.normal_(self.position.weight, std=0.02)
+        n_heads = _n_heads(config)
+        self.blocks = nn.ModuleList(_Block(dim, n_heads, config.dropout) for _ in range(config.n_layers))
+        self.norm = nn.LayerNorm(dim)
+        self.scale = math.sqrt(dim)
+
+    def outputs(self, z_BTD: Tensor, batch: Batch) -> Tensor:
+        """Return what the last block makes of each event."""
+        x_BTD = (z_BTD + self.position.weight[: z_BTD.shape[1]]) * self.scale
+        for block in self.blocks:
+            x_BTD = block(x_BTD)
+        return self.norm(x_BTD)  # type: ignore[no-any-return]
+
+
+class _Block(nn.Module):
+    """Attention and a feed-forward part, each added through its gate."""
+
+    def __init__(self, dim: int, n_heads: int, dropout: float) -> None:
+        super().__init__()
+        self.n_heads, self.dropout = n_heads, dropout
+        self.attention_norm, self.feed_norm = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.query_key_value = nn.Linear(dim, 3 * dim)
+        self.attended = nn.Linear(dim, dim)
+        self.feed = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Dropout(dropout), nn.Linear(4 * dim, dim))
+        self.attention_gate = nn.Parameter(torch.full((dim,), _FIRST_GATE))
+        self.feed_gate = nn.Parameter(torch.full((dim,), _FIRST_GATE))
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        query, key, value = _heads(self.query_key_value(self.attention_norm(x_BTD)), self.n_heads, 3)
+        seen_BHTW = functional.scaled_dot_product_attention(query, key, value, is_causal=True)
+        x_BTD = x_BTD + self.attention_gate * self._drop(self.attended(seen_BHTW.transpose(1, 2).flatten(2)))
+        return x_BTD + self.feed_gate * self._drop(self.feed(self.feed_norm(x_BTD)))
+
+    def _drop(self, branch_BTD: Tensor) -> Tensor:
+        return functional.dropout(branch_BTD, self.dropout, self.training)
+
+
+class Hstu(CausalBackbone):
+    """Pointwise attention that keeps how much there was, over places and times (Zhai et al. 2024).
+
+    An event is weighed by SiLU(⟨q, k⟩ + b(events between) + c(time between)), divided by how many events there are.
+    No softmax makes weights compete, so strength of interest stays. States and candidates have length 1, and a
+    score is their cosine divided by a temperature. https://arxiv.org/abs/2402.17152. Other implementations measure
+    time up to the event that comes *next*, which tells when the target happened; here it runs between the events
+    that have been read.
+    """
+
+    temperature = 0.05
+
+    def __init__(self, config: ModelConfig, *, uses_gaps: bool) -> None:
+        dim, depth = config.embedding_dim, config.n_layers
+        super().__init__(dim)
+        n_heads = _n_heads(config)
+        self.units = nn.ModuleList(_Unit(dim, n_heads, config.dropout) for _ in range(depth))
+        self.distance_bias = nn.Parameter(torch.zeros(depth, config.max_len))
+        self.time_bias = nn.Parameter(torch.zeros(depth, _TIME_BUCKETS)) if uses_gaps else None
+        self.scale = math.sqrt(dim)
+
+    def outputs(self, z_BTD: Tensor, batch: Batch) -> Tensor:
+        """Return what the last unit makes of each event."""
+        place_T = torch.arange(z_BTD.shape[1], device=z_BTD.device)
+        distance_TS = place_T[:, None] - place_T
+        share_TS = (distance_TS >= 0) / (place_T[:, None] + 1)
+        between_BTS = None if self.time_bias is None or batch.time_BT is None else _time_bucket(batch.time_BT)
+        x_BTD = z_BTD * self.scale
+        for layer, unit in enumerate(self.units):
+            bias = self.distance_bias[layer][distance_TS.clamp(min=0)]
+            if between_BTS is not None:
+                assert self.time_bias is not None
+                # Faster than indexing, backwards above all.
+                by_time = self.time_bias[layer].index_select(0, between_BTS.flatten())
+                bias = bias + by_time.view_as(between_BTS)
+            x_BTD = unit(x_BTD, bias, share_TS)
+        return x_BTD
+
+
+class _Unit(nn.Module):
+    """Pointwise attention, gated entry by entry."""
+
+    def __init__(self, dim: int, n_heads: int, dropout: float) -> None:
+        super().__init__()
+        self.n_heads, self.dropout = n_heads, dropout
+        self.norm, self.seen_norm = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.gate_value_query_key = nn.Linear(dim, 4 * dim)
+        self.out = nn.Linear(dim, dim)
+
+    def forward(self, x_BTD: Tensor, bias: Tensor, share_TS: Tensor) -> Tensor:
+        gate_BTD, rest = functional.silu(self.gate_value_query_key(self.norm(x_BTD))).tensor_split([x_BTD.shape[2]], 2)
+        value, query, key = _heads(rest, self.n_heads, 3)
+        weight_BHTS = functional.silu(query @ key.transpose(2, 3) + bias.view(-1, 1, *bias.shape[-2:])) * share_TS
+        seen_BTD = (weight_BHTS @ value).transpose(1, 2).flatten(2)
+        branch_BTD = functional.dropout(gate_BTD * self.seen_norm(seen_BTD), self.dropout, self.training)
+        return x_BTD + self.out(branch_BTD)  # type: ignore[no-any-return]
+
+
+def _time_bucket(time_BT: Tensor) -> Tensor:
+    """Return in which of the buckets, even in log(1 + seconds), the time between two events lies, (B, T, S)."""
+    between = (time_BT[:, :, None] - time_BT[:, None, :]).clamp_(min=0).float()
+    scale = (_TIME_BUCKETS - 1) / math.log1p(_LONGEST_GAP_S)
+    return (torch.log1p(between) * scale).clamp_(max=_TIME_BUCKETS - 1).int()
+
+
+def _heads(x_BTD: Tensor, n_heads: int, n_parts: int) -> tuple[Tensor, ...]:
+    """Split vectors into parts and each of these into heads: as many (B, H, T, W)."""
+    n_batch, n_events, _ = x_BTD.shape
+    return x_BTD.view(n_batch, n_events, n_parts, n_heads, -1).transpose(1, 3).unbind(2)
+
+
+def _n_heads(config: ModelConfig) -> int:
+    if config.embedding_dim % config.n_heads:
+        raise ConfigError(
+            f"ModelConfig.embedding_dim must be a multiple of n_heads for {config.backbone!r}. Got "
+            f"{config.embedding_dim} and {config.n_heads}."
+        )
+    return config.n_heads
