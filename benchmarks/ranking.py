@@ -2,8 +2,9 @@
 
 Usage: python -m benchmarks.ranking SET MODEL [--seed N] [--refit]
 
-SET is one of `benchmarks.sets.BENCHMARKS`; MODEL is `additive`, a black box (`sasrec`, `hstu`, `gru`, `lstm`,
-`feedback`), one that counts (`counts`, `popularity`, …), or the peer (`rectools-sasrec`, `rectools-hstu`).
+SET is one of `benchmarks.sets.BENCHMARKS`; MODEL is `additive`, `additive-text`, `additive-query`, a black box
+(`sasrec`, `hstu`, `gru`, `lstm`), `feedback`, one that counts (`counts`, `popularity`, …), or the peer
+(`rectools-sasrec`, `rectools-hstu`).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import time
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
 import torch
 
 import influent
@@ -39,9 +41,12 @@ def counted(name: str, benchmark: Benchmark) -> ItemToItem:
 
 def predictor(name: str, benchmark: Benchmark, seed: int) -> influent.Predictor:
     """Return a model that learns by gradient, with the set's settings."""
-    own = benchmark.model if name in ("additive", "feedback") else {"max_len": 50, **benchmark.box}
-    train = benchmark.train if name in ("additive", "feedback") else {}
-    settings = influent.ModelConfig.from_dict({"backbone": name, **own})
+    backbone, _, variant = name.partition("-")
+    is_sum = backbone in ("additive", "feedback")
+    own = benchmark.model if is_sum else {"max_len": 50, **benchmark.box}
+    train = benchmark.train if is_sum else {}
+    gate = {"gate": "query"} if variant == "query" else {}
+    settings = influent.ModelConfig.from_dict({"backbone": backbone, **own, **gate})
     return influent.Predictor(model=settings, train=influent.TrainConfig(seed=seed, **train))
 
 
@@ -67,16 +72,19 @@ def run(set_name: str, name: str, seed: int, refit: bool) -> None:
         if refit:
             row["refitted"] = {"test": judged(model.refit(split.train_and_validation), split)}
     else:
-        row |= learned(predictor(name, benchmark, seed), split, refit)
+        row |= learned(predictor(name, benchmark, seed), benchmark, split, refit, has_text=name.endswith("-text"))
     row["peak_rss_mib"] = row.get("peak_rss_mib", round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))
     seeded = f"-{seed}" if "seed" in row else ""
     write_result(f"{set_name}/{name}{seeded}", {**about, **row})
 
 
-def learned(model: influent.Predictor, split: influent.Split, refit: bool) -> dict[str, Any]:
+def learned(
+    model: influent.Predictor, benchmark: Benchmark, split: influent.Split, refit: bool, *, has_text: bool
+) -> dict[str, Any]:
     """Fit a model that learns by gradient, and look at its ledger."""
+    vectors = [benchmark.text(split)] if has_text and benchmark.text is not None else []
     started = time.perf_counter()
-    model.fit(split.train, split.validation, progress=influent.progress_for(sys.stderr))
+    model.fit(split.train, split.validation, vectors=vectors, progress=influent.progress_for(sys.stderr))
     row: dict[str, Any] = {
         "seed": model.train.seed,
         "settings": {"model": asdict(model.model), "train": asdict(model.train)},
@@ -86,6 +94,7 @@ def learned(model: influent.Predictor, split: influent.Split, refit: bool) -> di
         "validation_ndcg@10": model.log.best_score,
         "peak_rss_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
         "test": judged(model, split),
+        "test_of_rare_items": judged_on_rare_items(model, split),
         "exactness": model.exactness,
     }
     if model.model.is_sum:
@@ -102,6 +111,16 @@ def judged(model: influent.Model, split: influent.Split) -> dict[str, Any]:
     report = influent.evaluate([model], split.test, protocol=split.protocol, split=split.hash)
     print(report.to_markdown().splitlines()[2], flush=True)
     return {name: asdict(measure) for name, measure in report.rows[model.name].items()}
+
+
+def judged_on_rare_items(model: influent.Model, split: influent.Split) -> dict[str, Any]:
+    """Return test accuracy where what came next has fewer than five training events."""
+    items, _ = split.test.target_items()
+    rare = split.test.take(np.flatnonzero(split.train.item_counts()[items] < 5))
+    if len(rare) == 0:
+        return {"n_moments": 0}
+    report = influent.evaluate([model], rare, k=(10, 100))
+    return {"n_moments": len(rare), **{name: asdict(m) for name, m in report.rows[model.name].items()}}
 
 
 def explained(model: influent.Model, split: influent.Split) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
@@ -29,20 +30,48 @@ class Benchmark:
     """Settings of the black boxes that are not the defaults"""
     counts: dict[str, Any] = field(default_factory=lambda: DAMPED)
     peer: dict[str, Any] = field(default_factory=dict)
+    text: Callable[[influent.Split], influent.ItemVectors] | None = None
+    """Vectors of the items' text, for `additive-text`"""
 
 
 def _last(name: str) -> influent.Split:
     return influent.split_last(_build(data_set(name) / "events.parquet"))
 
 
-def _build(log: Any, **rules: Any) -> influent.Sequences:
-    return influent.build_sequences(influent.clean(influent.read_events(log), **rules))
+def _build(log: Any, items: influent.Features | None = None, **rules: Any) -> influent.Sequences:
+    return influent.build_sequences(influent.clean(influent.read_events(log), **rules), items=items)
 
 
 def _movielens_1m() -> influent.Sequences:
     """Ratings of four or five stars by users with at least five of them, in the order of time."""
     events = pq.read_table(data_set("movielens-1m") / "events.parquet")
-    return _build(events.filter(pc.greater_equal(events.column("value"), 4)), min_user_events=5)
+    liked = events.filter(pc.greater_equal(events.column("value"), 4))
+    items = influent.read_items(data_set("movielens-1m") / "items.parquet")
+    return _build(liked, items=items, min_user_events=5)
+
+
+def _titles(split: influent.Split) -> influent.ItemVectors:
+    return _reduced(influent.encode_items(split.train.vocab, columns=("title", "category"), max_tokens=32))
+
+
+def _instruments() -> influent.Split:
+    return _last("amazon-musical-instruments")
+
+
+def _reviews(split: influent.Split) -> influent.ItemVectors:
+    """Encode what training reviews say of an item: the summaries of its first three; later ones would tell."""
+    log = pq.read_table(data_set("amazon-musical-instruments") / "events.parquet").column("summary").to_pylist()
+    texts: dict[int, list[str]] = {}
+    for event_id, item in sorted(zip(split.train.event_id.tolist(), split.train.item_idx.tolist(), strict=True)):
+        texts.setdefault(item, []).append(log[event_id])
+    ids = split.train.vocab.items.ids
+    rows = {"item_id": ids, "text": [". ".join(texts.get(item, [])[:3]) or None for item in range(len(ids))]}
+    features = influent.read_items(pa.table(rows))
+    return _reduced(influent.encode_items(features, columns=("text",), max_tokens=64))
+
+
+def _reduced(block: influent.ItemVectors) -> influent.ItemVectors:
+    return influent.reduce_vectors(block, dim=64, method="whiten")
 
 
 _SPARSE = {"max_len": 50, "count_popularity_power": 0.0, "count_reverse": 0.0}
@@ -50,9 +79,13 @@ _SPARSE = {"max_len": 50, "count_popularity_power": 0.0, "count_reverse": 0.0}
 BENCHMARKS = {
     "movielens-100k": Benchmark(split=lambda: _last("movielens-100k"), peer={"session_max_len": 100}),
     "movielens-1m": Benchmark(
-        split=lambda: influent.split_last(_movielens_1m()), box={"max_len": 100}, peer={"session_max_len": 100}
+        split=lambda: influent.split_last(_movielens_1m()),
+        box={"max_len": 100},
+        peer={"session_max_len": 100},
+        text=_titles,
     ),
     "movielens-1m-by-time": Benchmark(split=lambda: influent.split_at(_movielens_1m(), 0.9, target="last")),
+    "amazon-musical-instruments": Benchmark(split=_instruments, model={"max_len": 50}, text=_reviews),
     "amazon-beauty": Benchmark(split=lambda: _last("amazon-beauty"), model=_SPARSE, counts=PLAIN),
     "amazon-sports": Benchmark(split=lambda: _last("amazon-sports"), model=_SPARSE, counts=PLAIN),
     "amazon-toys": Benchmark(split=lambda: _last("amazon-toys"), model=_SPARSE, counts=PLAIN),
