@@ -185,7 +185,9 @@ def _maximise(
     for one in range(n_types):
         rates = rates_EF[item == one].astype(np.float64)
         n = len(rates) + 1
-        y = np.vstack([np.concatenate([[1.0], np.zeros(len(spent_F))]), np.c_[np.ones(len(rates)), rates * scale_F * total_s]])
+        y = np.vstack(
+            [np.concatenate([[1.0], np.zeros(len(spent_F))]), np.c_[np.ones(len(rates)), rates * scale_F * total_s]]
+        )
         share = np.full(y.shape[1], 1 / y.shape[1])
         for _ in range(30):
             share *= (y / (y @ share)[:, None]).mean(axis=0)
@@ -212,7 +214,12 @@ def choose_decays(
     """
     gap_s = _gaps(train)[influent.each_moment(train).stop]
     slowest, fastest = 1 / (20 * gap_s.mean()), 1 / max(float(np.quantile(gap_s, 0.05)), 1e-3)
-    found = {n: Hawkes.fit(train, np.geomspace(slowest, fastest, n + 2)[1:-1] if n < 3 else np.geomspace(slowest, fastest, n)) for n in n_decays}
+    found = {
+        n: Hawkes.fit(
+            train, np.geomspace(slowest, fastest, n + 2)[1:-1] if n < 3 else np.geomspace(slowest, fastest, n)
+        )
+        for n in n_decays
+    }
     score = {n: model.log_likelihood(validation) for n, model in found.items()}
     best = max(score, key=lambda n: score[n])
     return found[best], {f"{n} decays": value for n, value in score.items()}

@@ -63,7 +63,8 @@ def run(set_name: str, name: str, seed: int) -> None:
     """Fit and judge, and write the result."""
     about, split = measured_on(), SETS[set_name]()
     about |= {"set": set_name, "protocol": split.protocol, "split": split.hash, "n_questions": len(split.test)}
-    started, row = time.perf_counter(), dict[str, Any](model=name)
+    started = time.perf_counter()
+    row: dict[str, Any] = {"model": name}
     if name in ("logistic", "ridge", "boosting"):
         kinds = {
             "logistic": influent.LogisticRegression,

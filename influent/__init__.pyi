@@ -51,6 +51,9 @@ from .data.moments import (
     Moments as Moments,
 )
 from .data.moments import (
+    each_moment as each_moment,
+)
+from .data.moments import (
     latest_moments as latest_moments,
 )
 from .data.moments import (
@@ -66,6 +69,7 @@ from .data.sequences import build_sequences as build_sequences
 from .data.split import Split as Split
 from .data.split import split_at as split_at
 from .data.split import split_last as split_last
+from .data.split import split_users as split_users
 from .data.vectors import ItemVectors as ItemVectors
 from .data.vectors import read_vectors as read_vectors
 from .data.vectors import reduce_vectors as reduce_vectors
@@ -116,6 +120,8 @@ from .evaluation.labels import LabelReport as LabelReport
 from .evaluation.labels import evaluate_labels as evaluate_labels
 from .evaluation.report import Report as Report
 from .evaluation.report import evaluate as evaluate
+from .evaluation.times import TimeReport as TimeReport
+from .evaluation.times import evaluate_times as evaluate_times
 from .influence.explain import explain as explain
 from .influence.explain import explain_gap as explain_gap
 from .influence.ledger import Ledger as Ledger

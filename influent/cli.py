@@ -50,6 +50,16 @@ Delimiter = Annotated[str | None, typer.Option(help="What separates the fields o
 Items = Annotated[str | None, typer.Option("--items", help="Table of items: item_id, title, …")]
 Users = Annotated[str | None, typer.Option("--users", help="Table of users: user_id and a column per feature.")]
 SeenOption = Annotated[Seen, typer.Option(help="Whether items of the history may come again.")]
+Size = Annotated[str | None, typer.Option(help="small, base or large: width, depth and heads.")]
+SplitAt = Annotated[
+    str | None, typer.Option("--split", help="last, or where test begins; by default as the run's model was split.")
+]
+Target = Annotated[str, typer.Option(help="With a split by time: predict the first, last or all events.")]
+TargetAction = Annotated[list[str], typer.Option(help="Predict the next of these actions; repeatable.")]
+Config = Annotated[Path | None, typer.Option(help="TOML with [model] and [train] settings.")]
+Epochs = Annotated[int | None, typer.Option(help="Most passes over the training events.")]
+Seed = Annotated[int | None, typer.Option(help="Where all randomness comes from.")]
+Device = Annotated[str | None, typer.Option(help="auto, cpu or cuda.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -110,39 +120,42 @@ def clean(
 def fit(
     run: RunFolder,
     model: Annotated[
-        str, typer.Option(help="additive, feedback; black boxes: sasrec, hstu, gru, lstm; counts, itemknn, ease, …")
-    ] = "additive",
-    size: Annotated[str | None, typer.Option(help="small, base or large: width, depth and heads.")] = None,
+        str | None,
+        typer.Option(help="additive (as by default), feedback; black boxes: sasrec, hstu, gru, lstm; counts, ease, …"),
+    ] = None,
+    size: Size = None,
     split: Annotated[str, typer.Option(help="last, or a time or share of events where test begins.")] = "last",
-    target: Annotated[str, typer.Option(help="With a split by time: predict the first, last or all events.")] = "first",
-    target_action: Annotated[list[str], typer.Option(help="Predict the next of these actions; repeatable.")] = [],  # noqa: B006
-    config: Annotated[Path | None, typer.Option(help="TOML with [model] and [train] settings.")] = None,
+    target: Target = "first",
+    target_action: TargetAction = [],  # noqa: B006
+    config: Config = None,
     context: Annotated[
         list[str], typer.Option(help="User feature, hour_of_day or day_of_week with a line of its own; repeatable.")
     ] = [],  # noqa: B006
     gate: Annotated[str | None, typer.Option(help="event, or query: weights also depend on the latest event.")] = None,
     refit: Annotated[bool, typer.Option("--refit", help="Fit again with the validation events, to deploy.")] = False,
     seen: Annotated[Seen | None, typer.Option(help="Whether validation lets items of the history come again.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Most passes over the training events.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Where all randomness comes from.")] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
+    track: Annotated[list[str], typer.Option(help="Also tell tensorboard or mlflow of each epoch; repeatable.")] = [],  # noqa: B006
+    epochs: Epochs = None,
+    seed: Seed = None,
+    device: Device = None,
 ) -> None:
     """Fit a model on the training part of a run; a fit that was killed goes on where it stopped."""
     from influent import steps
-    from influent.models.config import ModelConfig, TrainConfig
+    from influent.models.config import TrainConfig
+    from influent.models.kinds import model_config
 
     settings = _settings(config)
-    asked = {"epochs": epochs, "seed": seed, "device": device, "seen": None if seen is None else seen.value}
-    train = settings.get("train", {}) | {name: value for name, value in asked.items() if value is not None}
-    of_model = {"size": size, "gate": gate, "context": context, "target_actions": target_action}
-    parts_of = settings.get("model", {}) | {name: value for name, value in of_model.items() if value}
+    train = _with(settings.get("train", {}), epochs=epochs, seed=seed, device=device, seen=seen)
+    of_model = _with(settings.get("model", {}), size=size, gate=gate, context=context, target_actions=target_action)
+    kind = model if model or not of_model else model_config(None, of_model).backbone
     fitted, parts = steps.fit_run(
         run,
-        kind=model,
-        model=ModelConfig.from_dict(parts_of) if parts_of else None,
+        kind=kind,
+        model=model_config(kind, of_model) if of_model and not steps.is_counted(kind) else None,
         train=TrainConfig.from_dict(train) if train else None,
-        split=steps.SplitConfig(at=split, target=target, actions=tuple(target_action)),  # type: ignore[arg-type]
+        split=_split(split, target, target_action),
         refit=refit,
+        track=track,
         progress=_progress(),
     )
     typer.echo(f"fitted: {fitted.name} on {len(parts.train):,} events, split {parts.hash} ({parts.protocol})")

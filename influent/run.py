@@ -30,11 +30,13 @@ _STEPS: dict[str, tuple[str, ...]] = {
     "evaluate": ("evaluation.json", "evaluation.md"),
     "explain": ("ledger.parquet", "predictions.parquet", "ledger.json"),
     "recommend": ("recommendations.parquet",),
+    "compare": ("comparison.json", "comparison.md"),
+    "tune": ("trials.parquet", "trials.md", "trials.jsonl", "tuned.toml"),
 }
-"""What each step always writes. Steps after `fit` stand on it and not on each other."""
+"""What each step always writes."""
 
-_ORDER = {"clean": 0, "fit": 1}
-"""All other steps come third."""
+_STANDS_ON: dict[str, tuple[str, ...]] = {"clean": (), "fit": ("clean",), "compare": ("clean",), "tune": ("clean",)}
+"""What each step reads; running one of those again leaves its files behind. All others stand on clean and fit."""
 
 BEFORE_REFIT = "before_refit"
 """The folder of the model as it was before it was fitted again with the validation events."""
@@ -51,8 +53,12 @@ _SOMETIMES = {
 
 def checkpoint_of(folder: str | Path) -> Path:
     """Return where a fit keeps what it goes on from: beside the run folder, which other steps may replace."""
-    folder = Path(folder).resolve()
-    return folder.parent / f".{folder.name}.checkpoint.safetensors"
+    return _beside(folder, "checkpoint.safetensors")
+
+
+def metrics_of(folder: str | Path) -> Path:
+    """Return where a fit that is running writes a line for every epoch."""
+    return _beside(folder, "metrics.jsonl")
 
 
 @contextmanager
@@ -63,14 +69,56 @@ def fitting(folder: str | Path) -> Iterator[Path]:
         RunFolderError: another fit is running there.
     """
     checkpoint = checkpoint_of(folder)
+    with _alone(folder, "fit", checkpoint.with_suffix(".lock")):
+        yield checkpoint
+        checkpoint.unlink(missing_ok=True)
+        metrics_of(folder).unlink(missing_ok=True)
+
+
+@contextmanager
+def comparing(folder: str | Path) -> Iterator[Path]:
+    """Do for a comparison what `fitting` does for a fit; the place is a folder, with a file for each model measured.
+
+    Raises:
+        RunFolderError: another comparison is running there.
+    """
+    measured = _beside(folder, "comparison")
+    with _alone(folder, "compare", _beside(folder, "comparison.lock")):
+        yield measured
+        shutil.rmtree(measured, ignore_errors=True)
+
+
+@contextmanager
+def tuning(folder: str | Path) -> Iterator[Path]:
+    """Do for tuning what `fitting` does for a fit; the place is a file of trials.
+
+    Raises:
+        RunFolderError: other tuning is running there.
+    """
+    trials = _beside(folder, "trials.jsonl")
+    with _alone(folder, "tune", _beside(folder, "tuning.lock")):
+        yield trials
+        trials.unlink(missing_ok=True)
+
+
+@contextmanager
+def _alone(folder: str | Path, verb: str, lock: Path) -> Iterator[None]:
+    held = FileLock(lock)
     try:
-        with FileLock(checkpoint.with_suffix(".lock"), timeout=0):
-            yield checkpoint
-            checkpoint.unlink(missing_ok=True)
+        held.acquire(timeout=0)
     except Timeout as error:
         raise RunFolderError(
-            f"another fit is running in {folder}. Wait for it, or fit in a run folder of its own."
+            f"another {verb} is running in {folder}. Wait for it, or {verb} in a run folder of its own."
         ) from error
+    try:
+        yield
+    finally:
+        held.release()
+
+
+def _beside(folder: str | Path, name: str) -> Path:
+    folder = Path(folder).resolve()
+    return folder.parent / f".{folder.name}.{name}"
 
 
 @dataclass(frozen=True)
@@ -158,7 +206,7 @@ def _writing(folder: Path, step: str, settings: Mapping[str, Any], stands_on: Ru
     for left_by_a_kill in folder.parent.glob(f".{glob.escape(folder.name)}.new-*"):
         shutil.rmtree(left_by_a_kill, ignore_errors=True)
     old = _steps_below(folder, step)
-    for below in ("clean", "fit")[: _ORDER.get(step, 2)]:
+    for below in _stands_on(step):
         if stands_on is not None and old.get(below) != stands_on.steps.get(below):
             raise RunFolderError(
                 f"the {below} step of {folder} was run again meanwhile; this {step} is of the old one."
@@ -187,6 +235,10 @@ def _command(step: str, folder: Path) -> str:
     return f"influent clean LOG --run {folder}" if step == "clean" else f"influent {step} {folder}"
 
 
+def _stands_on(step: str) -> tuple[str, ...]:
+    return _STANDS_ON.get(step, ("clean", "fit"))
+
+
 def _files(step: str) -> tuple[str, ...]:
     return _STEPS[step] + _SOMETIMES.get(step, ())
 
@@ -212,13 +264,12 @@ def _is_free(folder: Path) -> bool:
 
 
 def _steps_below(folder: Path, step: str) -> dict[str, Any]:
-    """Return what stays of the run that is there: the steps that `step` stands on, and its siblings."""
+    """Return what stays of the run that is there: the steps that do not stand on `step`."""
     check_place(folder)
     if _is_free(folder):
         return {}
     steps = Run.open(folder).steps
-    rank = _ORDER.get(step, 2)
-    return {name: about for name, about in steps.items() if name != step and _ORDER.get(name, 2) <= rank and rank > 0}
+    return {name: about for name, about in steps.items() if name != step and step not in _stands_on(name)}
 
 
 def _swap(folder: Path, new: Path) -> None:

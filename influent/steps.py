@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import platform
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
@@ -21,17 +22,24 @@ from influent.data.moments import Moments, latest_moments, moments_of
 from influent.data.sequences import Sequences, build_sequences
 from influent.data.split import Split, Target, split_at, split_last
 from influent.errors import ConfigError, RunFolderError, SchemaError
+from influent.evaluation.comparison import ComparisonReport, compare
 from influent.evaluation.report import Report, check_lengths, evaluate
 from influent.influence.explain import explain
 from influent.influence.ledger import Ledger
-from influent.models.config import BackboneName, ModelConfig, TrainConfig
+from influent.models.config import ModelConfig, TrainConfig
 from influent.models.item_to_item import DecayedCounts, Popularity
+from influent.models.kinds import check_kind, model_config
 from influent.models.model import Model
 from influent.models.ranks import Seen
+from influent.models.space import default_space, read_space
 from influent.models.store import COUNTED, load_model
+from influent.models.tracking import JsonLines, open_tracker
 from influent.progress import Progress
 from influent.recommendations import Recommendations, recommend
-from influent.run import BEFORE_REFIT, Run, check_place, fitting, writing
+from influent.run import BEFORE_REFIT, Run, check_place, comparing, fitting, metrics_of, tuning, writing
+
+if TYPE_CHECKING:
+    from influent.models.tuning import Pruner, Tuned
 
 
 @dataclass(frozen=True)
@@ -123,30 +131,37 @@ def clean_log(
 def fit_run(
     folder: str | Path,
     *,
-    kind: str = "additive",
+    kind: str | None = None,
     model: ModelConfig | None = None,
     train: TrainConfig | None = None,
     split: SplitConfig | None = None,
     refit: bool = False,
+    track: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> tuple[Model, Split]:
     """Fit a model on the training part of a run's sequences; goes on where an earlier, killed fit stopped.
 
     Args:
         kind: what `ModelConfig.backbone` may be, or one of the models that only count: see
-            `influent.models.store.COUNTED`.
+            `influent.models.store.COUNTED`. By default what `model` says.
         refit: fit again with the validation events and keep that model, as one would to deploy it; the one before
             is kept beside it, and `evaluate_run` judges both.
+        track: who else is told of each epoch, beside the run folder: `tensorboard`, `mlflow`. Lines of JSON are
+            written there in any case while the fit is running.
     """
     run, split_config = Run.open(folder), split or SplitConfig()
     run.require("clean")
     parts = split_config.split(Sequences.load(run.folder))
-    learned = get_args(BackboneName)
-    if kind not in learned and kind not in COUNTED:
-        raise ConfigError(f"there is no model {kind!r}. There are: {', '.join((*learned, *COUNTED))}.")
-    if kind in COUNTED and (model or train):
-        raise ConfigError(f"the model {kind!r} only counts; it takes no settings of models that learn by gradient.")
-    with fitting(run.folder) as checkpoint:
+    kind = kind or (model or ModelConfig()).backbone
+    check_kind(kind)
+    if kind in COUNTED and (model or train or track):
+        raise ConfigError(
+            f"the model {kind!r} only counts; it takes no settings of models that learn by gradient, and has no "
+            "epochs to track."
+        )
+    if model is not None and model.backbone != kind:
+        raise ConfigError(f"the model settings are of {model.backbone!r}, and {kind!r} is asked for. Leave one out.")
+    with fitting(run.folder) as checkpoint, contextlib.ExitStack() as open_trackers:
         fitted: Model
         refitted: Model | None = None
         if kind in COUNTED:
@@ -157,9 +172,15 @@ def fit_run(
         else:
             from influent.models.predictor import Predictor
 
-            model = replace(model, backbone=kind) if model else ModelConfig(backbone=kind)  # type: ignore[arg-type]
-            predictor = Predictor(model=model, train=train)
-            fitted = predictor.fit(parts.train, parts.validation, checkpoint=checkpoint, progress=progress)
+            predictor = Predictor(model=model or model_config(kind, {}), train=train)
+            plain = {**asdict(predictor.model), **asdict(predictor.train)}
+            trackers = [open_tracker(name, run.folder, name=kind, settings=plain) for name in track]
+            trackers.append(JsonLines(metrics_of(run.folder)))
+            for tracker in trackers:
+                open_trackers.callback(tracker.close)
+            fitted = predictor.fit(
+                parts.train, parts.validation, checkpoint=checkpoint, trackers=trackers, progress=progress
+            )
             if refit:
                 refitted = predictor.refit(parts.train_and_validation, progress=progress)
         settings = {"split": asdict(split_config), "split_hash": parts.hash, "versions": _versions()}
@@ -170,6 +191,112 @@ def fit_run(
             fitted = refitted or fitted
             fitted.save(new)
     return fitted, parts
+
+
+def split_of(folder: str | Path) -> SplitConfig:
+    """Return how a run's sequences were split to fit its model; leave last out where it has none.
+
+    What is tuned or compared then learns from nothing that the model is tested on.
+    """
+    fitted = Run.open(folder).steps.get("fit")
+    return SplitConfig.of(fitted["settings"]["split"]) if fitted else SplitConfig()
+
+
+def compare_run(
+    folder: str | Path,
+    models: Mapping[str, Model],
+    *,
+    k: Sequence[int] = (10,),
+    seen: Seen = "exclude",
+    split: SplitConfig | None = None,
+    refit: bool = False,
+    n_explained: int = 200,
+    progress: Progress | None = None,
+) -> ComparisonReport:
+    """Compare models on a run's sequences and keep the tables; goes on with the model where a killed one stopped.
+
+    Args:
+        models: unfitted, by the name that the tables call each; see `influent.models.kinds.new_model`.
+        split: by default as the run's model was fitted, or leave last out.
+    """
+    run = Run.open(folder)
+    run.require("clean")
+    split = split or split_of(folder)
+    parts = split.split(Sequences.load(run.folder))
+    with comparing(run.folder) as keep:
+        report = compare(
+            models, parts, k=k, seen=seen, refit=refit, n_explained=n_explained, keep=keep, progress=progress
+        )
+        settings = {"models": list(models), "split": asdict(split), "split_hash": parts.hash, "versions": _versions()}
+        with writing(run.folder, "compare", settings, stands_on=run) as new:
+            (new / "comparison.json").write_text(report.to_json())
+            (new / "comparison.md").write_text(report.to_markdown())
+    return report
+
+
+def tune_run(
+    folder: str | Path,
+    *,
+    kind: str | None = None,
+    model: Mapping[str, Any] | None = None,
+    train: Mapping[str, Any] | None = None,
+    space: Mapping[str, Any] | None = None,
+    n_trials: int = 20,
+    pruner: Pruner = "median",
+    seed: int = 0,
+    split: SplitConfig | None = None,
+    progress: Progress | None = None,
+) -> Tuned:
+    """Tune a model on a run's training and validation events and keep the trials and the best settings.
+
+    The test events are cut off before the first trial. Trials that the run folder holds of the same settings count
+    among `n_trials`; tuning that was killed goes on where it stopped.
+
+    Args:
+        kind: what `ModelConfig.backbone` may be; by default what `model` says, or the additive model.
+        model: fields of `ModelConfig`. What is given here is not searched by default.
+        train: fields of `TrainConfig`, likewise.
+        space: what to search, as TOML says it: see `influent.models.space.read_space`; by default what
+            `default_space` has for the backbone.
+        split: by default as the run's model was fitted, or leave last out.
+    """
+    from influent.models.predictor import Predictor
+    from influent.models.tuning import tune
+
+    run = Run.open(folder)
+    run.require("clean")
+    if kind in COUNTED:
+        raise ConfigError(f"the model {kind!r} only counts; there is nothing to tune by epochs.")
+    if kind is not None:
+        check_kind(kind)
+    fixed = {**(model or {}), **(train or {})}
+    both = sorted(set(space or ()) & set(fixed))
+    if both:
+        raise ConfigError(f"{', '.join(both)}: given in [model] or [train], and in [space]. Leave one out.")
+    base = Predictor(model=model_config(kind, model or {}), train=TrainConfig.from_dict(dict(train or {})))
+    searched = default_space(base.model, fixed=fixed) if space is None else read_space(space)
+    split = split or split_of(folder)
+    parts = split.split(Sequences.load(run.folder))
+    learned, validation = parts.train, parts.validation.within(parts.train_and_validation)
+    with tuning(run.folder) as storage:
+        if not storage.exists() and (run.folder / "trials.jsonl").exists():
+            shutil.copyfile(run.folder / "trials.jsonl", storage)
+        tuned = tune(
+            base,
+            learned,
+            validation,
+            space=searched,
+            n_trials=n_trials,
+            pruner=pruner,
+            seed=seed,
+            storage=storage,
+            progress=progress,
+        )
+        about = {"n_trials": n_trials, "split": asdict(split), "split_hash": parts.hash, "versions": _versions()}
+        with writing(run.folder, "tune", about, stands_on=run) as new:
+            tuned.save(new)
+            shutil.copyfile(storage, new / "trials.jsonl")
+    return tuned
 
 
 def evaluate_run(

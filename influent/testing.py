@@ -10,7 +10,6 @@ import numpy as np
 
 from influent.data.moments import Moments
 from influent.data.sequences import Sequences
-from influent.data.vocab import UNKNOWN
 from influent.influence.ledger import TOLERANCE
 from influent.models.model import Model
 from influent.models.store import load_model
@@ -46,10 +45,7 @@ def check_credit_is_removal(model: Model, moments: Moments) -> None:
 
 def mask(sequences: Sequences, place: int) -> Sequences:
     """Return the sequences with an event that says nothing at this place."""
-    item_idx, action_idx, numbers = sequences.item_idx.copy(), sequences.action_idx.copy(), sequences.numbers.copy()
-    item_idx[place] = action_idx[place] = UNKNOWN
-    numbers[place] = np.nan
-    return replace(sequences, item_idx=item_idx, action_idx=action_idx, numbers=numbers)
+    return sequences.masked(np.array([place]))
 
 
 def check_batch_equals_single(model: Model, moments: Moments) -> None:

@@ -1,5 +1,7 @@
 """Training: the loss, the checkerboard, early stopping, and going on after a kill."""
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -7,6 +9,7 @@ import torch
 from torch.nn import functional
 
 import influent
+from influent import testing
 from influent.models import loss as loss_module
 from influent.models import train as train_module
 from influent.models.loss import cross_entropy
@@ -143,7 +146,7 @@ def test_values_are_scaled_by_the_training_part_only():
 
 
 def test_settings_out_of_range_are_refused():
-    with pytest.raises(influent.ConfigError, match=r"ModelConfig.embedding_dim must be an int in the range \[1, inf\)"):
+    with pytest.raises(influent.ConfigError, match=r"ModelConfig.embedding_dim must be an int in the range \[0, inf\)"):
         influent.ModelConfig(embedding_dim=-1)
     with pytest.raises(influent.ConfigError, match=r"ModelConfig.dropout must be a number in \[0.0, 1.0\). Got 1"):
         influent.ModelConfig(dropout=1)
@@ -231,3 +234,130 @@ def test_a_wild_number_does_not_unbalance_a_ledger():
     split = influent.split_last(influent.build_sequences(influent.read_events(pa.table(log))))
     model = influent.Predictor(model=TINY, train=influent.TrainConfig(epochs=3)).fit(split.train, split.validation)
     assert influent.explain(model, split.test).largest_gap() <= 1e-4
+
+
+def test_one_dial_fills_in_what_was_left_open_and_nothing_else():
+    base = influent.ModelConfig(size="base", n_heads=2).resolved()
+    assert (base.embedding_dim, base.n_layers, base.n_heads) == (128, 4, 2)
+    assert (base.dropout, base.count_len) == (0.5, 20)
+    box = influent.ModelConfig(backbone="gru").resolved()
+    assert (box.dropout, box.count_len) == (0.2, 0)
+    assert influent.Predictor(model=influent.ModelConfig(backbone="gru")).train.learning_rate == 0.003
+
+
+@pytest.mark.parametrize("backbone", ["additive", "sasrec"])
+def test_products_in_bfloat16_learn_too(backbone):
+    split = checkerboard(n_users=10)
+    settings = influent.ModelConfig(backbone=backbone, embedding_dim=8, n_heads=2, n_layers=1, max_len=6)
+    train = influent.TrainConfig(epochs=6, patience=6, precision="bfloat16", device="cpu", learning_rate=0.01)
+    model = influent.Predictor(model=settings, train=train).fit(split.train, split.validation)
+    losses = [epoch["loss"] for epoch in model.log.epochs]
+    assert losses[-1] < losses[0]
+
+
+def test_a_model_refitted_has_learned_the_validation_events_too():
+    split = checkerboard()
+    model = influent.Predictor(model=TINY, train=influent.TrainConfig(epochs=4)).fit(split.train, split.validation)
+    refitted = model.refit(split.train_and_validation)
+    assert refitted.name == "additive, refitted"
+    assert refitted.fitted_on == split.train_and_validation.fingerprint
+    assert len(refitted.log.epochs) == model.log.best_epoch + 1
+    report = influent.evaluate([model, refitted], split.test)
+    assert list(report.rows) == ["additive", "additive, refitted"]
+    with pytest.raises(influent.LeakageError, match="may have learned from what it is asked to predict"):
+        influent.evaluate([refitted], split.validation)
+
+
+def test_the_learning_rate_warms_up_and_falls_along_a_cosine():
+    settings = influent.TrainConfig(learning_rate=0.1, warmup_epochs=1.0, schedule="cosine", epochs=3)
+    rate = [train_module._learning_rate(settings, epoch, step, n_batches=2) for epoch in range(3) for step in range(2)]
+    # Two steps of warm-up, then half a cosine over the two epochs left: cos at 0, π/4, π/2 and 3π/4.
+    expected = [0.1 / 3, 0.2 / 3, 0.1, 0.05 * (1 + 0.5**0.5), 0.05, 0.05 * (1 - 0.5**0.5)]
+    assert rate == pytest.approx(expected)
+
+
+def test_only_vectors_and_maps_decay():
+    split = checkerboard(n_users=6)
+    model = influent.Predictor(model=TINY, train=influent.TrainConfig(epochs=1)).fit(split.train, split.validation)
+    names = {id(parameter): name for name, parameter in model._network.named_parameters()}
+    decaying, others = (
+        {names[id(p)] for p in group["params"]} for group in train_module._parameter_groups(model._network, 0.1)
+    )
+    assert {"encoder.item_in.weight", "item_out.weight", "backbone.project.weight"} <= decaying
+    assert {"bias", "backbone.kernel.lag_log_weight", "counted.kernel.lag_log_weight", "backbone.gate.bias"} <= others
+
+
+def test_only_what_comes_next_of_the_target_actions_is_learned():
+    rng = np.random.default_rng(0)
+    rows = [(user, f"v{rng.integers(3)}", "view") for user in range(30) for _ in range(6)]
+    rows = [row for user in range(30) for row in [*rows[6 * user : 6 * user + 6], *[(user, "tea", "buy")] * 3]]
+    columns = dict(zip(("user_id", "item_id", "action"), map(list, zip(*rows, strict=True)), strict=True))
+    sequences = influent.build_sequences(influent.clean(influent.read_events(pa.table(columns)), drop_duplicates=False))
+    split = influent.split_last(sequences, actions=["buy"])
+    assert (
+        split.test.sequences.action_idx[split.test.stop].tolist()
+        == [sequences.vocab.actions.require_idx(["buy"])[0]] * 30
+    )
+    settings = influent.ModelConfig(embedding_dim=4, n_heads=1, max_len=6, target_actions=("buy",))
+    model = influent.Predictor(model=settings, train=influent.TrainConfig(epochs=20, batch_size=4, seen="keep"))
+    scores = model.fit(split.train, split.validation).predict(split.test)
+    assert (scores.argmax(axis=1) == sequences.vocab.items.require_idx(["tea"])[0]).all()
+    with pytest.raises(influent.UnknownIdError, match="'bye'"):
+        influent.Predictor(model=influent.ModelConfig(target_actions=("bye",))).fit(split.train, split.validation)
+
+
+def test_the_hour_and_the_weekday_have_lines_of_their_own():
+    rng = np.random.default_rng(1)
+    # On even hours people take tea, on odd hours jam; 1970-01-05 was a Monday.
+    hours = np.arange(8 * 40).reshape(40, 8) * 5 + rng.integers(0, 2, (40, 8))
+    log = {
+        "user_id": np.repeat(np.arange(40), 8),
+        "item_id": np.where(hours.ravel() % 2, "jam", "tea"),
+        "timestamp": hours.ravel() * 3600 + 4 * 86_400,
+    }
+    sequences = influent.build_sequences(influent.clean(influent.read_events(pa.table(log)), drop_duplicates=False))
+    split = influent.split_last(sequences)
+    settings = influent.ModelConfig(
+        embedding_dim=8, n_heads=1, max_len=4, knows_moment=True, context=("hour_of_day", "day_of_week"), dropout=0.0
+    )
+    train = influent.TrainConfig(epochs=40, patience=40, seen="keep")
+    model = influent.Predictor(model=settings, train=train).fit(split.train, split.validation)
+    assert influent.evaluate([model], split.test, k=(1,), seen="keep").rows["additive"]["HR@1"].mean > 0.95
+    ledger = influent.explain(model, split.test)
+    lines = {name for name in ledger.table.column("source_name").to_pylist() if name}
+    assert lines == {"hour_of_day", "day_of_week"}
+    untimed = influent.build_sequences(influent.read_events(pa.table({"user_id": [1] * 4, "item_id": list("abab")})))
+    with pytest.raises(influent.ConfigError, match="'hour_of_day' needs times"):
+        influent.Predictor(model=influent.ModelConfig(context=("hour_of_day",))).fit(untimed)
+
+
+def test_with_the_query_gate_sums_close_and_only_the_latest_event_is_not_its_removal():
+    split = checkerboard(n_users=12)
+    settings = influent.ModelConfig(embedding_dim=8, n_heads=2, max_len=6, gate="query")
+    model = influent.Predictor(model=settings, train=influent.TrainConfig(epochs=8)).fit(split.train, split.validation)
+    assert model.exactness == "closes"
+    testing.check_credits_add_up(model, split.test)
+    moment = split.test.take(slice(0, 1))
+    credits, before = model.credits(moment, np.array([[0]])), model.predict(moment)[0, 0]
+    gaps = []
+    for place, credit in zip(credits.place, credits.credit[:, 0], strict=True):
+        without = replace(moment, sequences=testing.mask(moment.sequences, int(place)))
+        gaps.append(abs(before - model.predict(without)[0, 0] - credit))
+    assert max(gaps[:-1]) <= 1e-4
+    assert gaps[-1] > 10 * max(gaps[:-1])
+
+
+def test_an_item_with_given_vectors_is_scored_by_them(tmp_path):
+    split = checkerboard()
+    # The vector says which kind of item it is, and so does nothing else of an item that nobody touched.
+    kind = np.eye(2, dtype=np.float32)[np.arange(10) // 5]
+    block = influent.ItemVectors(name="kind", vectors=kind, is_known=np.ones(10, bool), source="made for a test")
+    model = influent.Predictor(model=TINY, train=influent.TrainConfig(epochs=10))
+    model.fit(split.train, split.validation, vectors=[block])
+    ledger = influent.explain(model, split.test, by_part=True)
+    assert "kind" in ledger.table.column("source_name").to_pylist()
+    model.save(tmp_path)
+    assert np.array_equal(influent.load_model(tmp_path).predict(split.test), model.predict(split.test))
+    short = influent.ItemVectors(name="kind", vectors=kind[:4], is_known=np.ones(4, bool), source="made for a test")
+    with pytest.raises(influent.SchemaError, match="are of 4 items, the log has 10"):
+        influent.Predictor(model=TINY).fit(split.train, split.validation, vectors=[short])

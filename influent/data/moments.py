@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
+from influent import schema
 from influent.data.sequences import Sequences
-from influent.data.vocab import UNKNOWN
+from influent.data.vocab import UNKNOWN, read_saved
 from influent.errors import ConfigError, LeakageError
 
 
@@ -68,6 +73,16 @@ class Moments:
             time_us=None if self.time_us is None else self.time_us[rows],
         )
 
+    def within(self, sequences: Sequences) -> Moments:
+        """Return the same moments over the same sequences cut earlier, such as a split's `train_and_validation`.
+
+        Raises:
+            LeakageError: a history or target would lie behind the cut.
+        """
+        shift = sequences.offsets[self.user_idx] - self.sequences.offsets[self.user_idx]
+        places = {"start": self.start + shift, "stop": self.stop + shift, "target_stop": self.target_stop + shift}
+        return replace(self, sequences=sequences, **places)
+
     def target_items(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the items that came next, flat int64, and the offsets of each moment, (N + 1,).
 
@@ -81,6 +96,32 @@ class Moments:
             owner, items = np.divmod(np.unique(owner * width + items + 1), width)
             items = items - 1
         return items, np.concatenate([[0], np.cumsum(np.bincount(owner, minlength=len(self)))])
+
+    def save(self, folder: Path) -> None:
+        """Write the sequences and `moments.parquet`."""
+        self.sequences.save(folder)
+        time_us = pa.nulls(len(self), pa.int64()) if self.time_us is None else self.time_us
+        columns = {"user_idx": self.user_idx, "start": self.start, "stop": self.stop, "target_stop": self.target_stop}
+        about = {"is_timed": self.time_us is not None, "fingerprints": sorted(self.fingerprints)}
+        table = pa.table({**columns, schema.TIME_US: time_us}).replace_schema_metadata({"about": json.dumps(about)})
+        pq.write_table(table, folder / "moments.parquet", compression="zstd")
+
+    @classmethod
+    def load(cls, folder: Path) -> Moments:
+        """Read what `save` wrote.
+
+        Raises:
+            RunFolderError: a file is missing or damaged.
+        """
+        table = read_saved(folder / "moments.parquet")
+        about = json.loads(table.schema.metadata[b"about"])
+        columns = {name: table.column(name).to_numpy() for name in ("user_idx", "start", "stop", "target_stop")}
+        return cls(
+            sequences=Sequences.load(folder),
+            **columns,
+            time_us=table.column(schema.TIME_US).to_numpy() if about["is_timed"] else None,
+            fingerprints=frozenset(about["fingerprints"]),
+        )
 
 
 def ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
@@ -105,6 +146,29 @@ def latest_moments(sequences: Sequences, user_idx: np.ndarray | None = None) -> 
     end = sequences.offsets[users + 1]
     return Moments(
         sequences=sequences, user_idx=users, start=sequences.offsets[users], stop=end, target_stop=end, time_us=None
+    )
+
+
+def each_moment(sequences: Sequences, user_idx: np.ndarray | None = None) -> Moments:
+    """Return the moment before every event but the first of each user: all that came before says what comes next.
+
+    Of events at the same time the order is kept: each has those listed before it in its history, and the gap between
+    them is zero.
+
+    Args:
+        user_idx: which users, int (N,), each once; by default all of them.
+    """
+    users = np.arange(sequences.n_users) if user_idx is None else np.asarray(user_idx)
+    n_moments = np.maximum(sequences.offsets[users + 1] - sequences.offsets[users] - 1, 0)
+    stop = ranges(sequences.offsets[users] + 1, n_moments)
+    owner = np.repeat(users, n_moments)
+    return Moments(
+        sequences=sequences,
+        user_idx=owner.astype(np.int32),
+        start=sequences.offsets[owner],
+        stop=stop,
+        target_stop=stop + 1,
+        time_us=None if sequences.time_us is None else sequences.time_us[stop],
     )
 
 

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from influent import schema
 from influent.data.engine import quoted
 from influent.data.events import Events, Features
-from influent.data.vocab import Ids, Vocab, align, id_array, read_saved
+from influent.data.vocab import UNKNOWN, Ids, Vocab, align, id_array, read_saved
 from influent.errors import DataError, SchemaError, nearest
 from influent.progress import Progress
 
@@ -85,6 +85,16 @@ class Sequences:
             time_us=None if self.time_us is None else self.time_us[keep],
             numbers=self.numbers[keep],
         )
+
+    def masked(self, places: np.ndarray) -> Sequences:
+        """Return the same sequences with events that say nothing at these places, int (N,).
+
+        Their item and action are unknown and their numbers missing; place and time stay.
+        """
+        item_idx, action_idx, numbers = self.item_idx.copy(), self.action_idx.copy(), self.numbers.copy()
+        item_idx[places] = action_idx[places] = UNKNOWN
+        numbers[places] = np.nan
+        return replace(self, item_idx=item_idx, action_idx=action_idx, numbers=numbers)
 
     def with_users(self, user_ids: Sequence[Any]) -> Sequences:
         """Return the same sequences with these users, who have no events, behind the others."""

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
 from influent.data.clock import LAST_US, iso, microseconds
-from influent.data.moments import Moments
+from influent.data.moments import Moments, each_moment
 from influent.data.sequences import Sequences
 from influent.errors import ConfigError, DataError
 
 Target = Literal["first", "last", "all"]
+
+SomeUsers: TypeAlias = float | Sequence[Any]
+"""A share of the users, drawn by chance, or their ids"""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -146,6 +149,88 @@ def split_at(
         test=_moments_after(sequences, end_us, target, train, before_test),
         train_and_validation=before_test,
     )
+
+
+def split_users(
+    sequences: Sequences, *, test: SomeUsers = 0.2, validation: SomeUsers = 0.1, seed: int = 0
+) -> Split:
+    """Split by users: models learn from all events of some users and are judged at every event of others.
+
+    Of a user who is held out, each event from the second on is a moment whose history is all before it. None of
+    their events is trained on, so this asks what is known of somebody new; events of a test user may lie before
+    those of a training user.
+
+    Args:
+        test: who is held out for test: a share of the users with events, or their ids.
+        validation: likewise, for validation. A share is of all users, and is drawn from those who are not in test.
+        seed: where the draw comes from.
+
+    Raises:
+        ConfigError: a share is not between 0 and 1, a user is in both, or nobody is left to learn from.
+        DataError: no user of a part has two events.
+        UnknownIdError: a user is not in the log.
+
+    Example:
+        >>> split = split_users(sequences, validation=["bob"], test=["cat"])  # doctest: +SKIP
+    """
+    rng = np.random.default_rng(seed)
+    with_events = np.flatnonzero(np.diff(sequences.offsets))
+    of_test = _users(sequences, "test", test, with_events, len(with_events), rng)
+    others = np.setdiff1d(with_events, of_test)
+    of_validation = _users(sequences, "validation", validation, others, len(with_events), rng)
+    both = np.intersect1d(of_validation, of_test)
+    if len(both):
+        named = sequences.vocab.users.to_ids(both[:1]).to_pylist()[0]
+        raise ConfigError(f"user {named!r} and {len(both) - 1:,} others are in both validation and test. Name each once.")
+    learned_from = np.setdiff1d(others, of_validation)
+    if len(learned_from) == 0:
+        raise ConfigError("validation and test take all users, so nobody is left to learn from. Make them smaller.")
+    train = _of_users(sequences, learned_from)
+    rest = _of_users(sequences, others)
+    return Split(
+        protocol=(
+            f"by users: every event from the second on of {len(of_test):,} users for test and of "
+            f"{len(of_validation):,} for validation; {len(learned_from):,} others to learn from"
+        ),
+        train=train,
+        validation=_each_moment("validation", rest, of_validation, train),
+        test=_each_moment("test", sequences, of_test, train, rest),
+        train_and_validation=rest,
+    )
+
+
+def _users(
+    sequences: Sequences,
+    part: str,
+    asked: SomeUsers,
+    drawn_from: np.ndarray,
+    n_users: int,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """Return the users that are asked for, ascending."""
+    if isinstance(asked, int | float | str):
+        if not isinstance(asked, float) or not 0 < asked < 1:
+            raise ConfigError(
+                f"The {part!r} parameter of split_users must be a share between 0 and 1, or a list of user ids. "
+                f"Got {asked!r}."
+            )
+        n_drawn = min(max(round(asked * n_users), 1), len(drawn_from))
+        return np.sort(rng.permutation(drawn_from)[:n_drawn])
+    return np.unique(sequences.vocab.users.require_idx(asked))
+
+
+def _of_users(sequences: Sequences, users: np.ndarray) -> Sequences:
+    """Return the events of these users; the ids of all stay."""
+    is_kept = np.zeros(sequences.n_users, bool)
+    is_kept[users] = True
+    return sequences.until(np.where(is_kept, sequences.offsets[1:], sequences.offsets[:-1]))
+
+
+def _each_moment(part: str, sequences: Sequences, users: np.ndarray, *learned_from: Sequences) -> Moments:
+    moments = each_moment(sequences, users)
+    if len(moments) == 0:
+        raise DataError(f"none of the {len(users):,} users in {part} has two events, so nothing can be judged there.")
+    return replace(moments, fingerprints=frozenset(events.fingerprint for events in learned_from))
 
 
 def _first_at(sequences: Sequences, time_us: int) -> np.ndarray:

@@ -25,6 +25,9 @@ class Measure:
     low: float
     high: float
 
+    def __str__(self) -> str:
+        return f"{self.mean:.4f} [{self.low:.4f}, {self.high:.4f}]"
+
 
 class Comparison:
     """Models side by side, a row each; `caption` says what the table is of."""
@@ -51,7 +54,7 @@ class Comparison:
     def cells(self) -> list[list[str]]:
         """Return the table as texts: a header, then a row for each model."""
         header = ["model", *self.metrics()]
-        body = [[name, *(_cell(measure) for measure in row.values())] for name, row in self.rows.items()]
+        body = [[name, *(str(measure) for measure in row.values())] for name, row in self.rows.items()]
         return [header, *body]
 
     def to_markdown(self) -> str:
@@ -158,7 +161,3 @@ def _share_seen(moments: Moments, items: np.ndarray, offsets: np.ndarray) -> flo
     had = np.repeat(np.arange(len(moments)), lengths) * width + before
     targets = np.repeat(np.arange(len(moments)), np.diff(offsets)) * width + items
     return float((np.isin(targets, had) & (items >= 0)).mean())
-
-
-def _cell(measure: Measure) -> str:
-    return f"{measure.mean:.4f} [{measure.low:.4f}, {measure.high:.4f}]"

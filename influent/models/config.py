@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, Self, get_args
 
 from influent.data.scaling import Method
@@ -71,8 +71,9 @@ class ModelConfig(_Checked):
     """How many ways an event can count, each with its own kernel, gate and projection; 0 means as the size says."""
     max_len: int = 100
     """How many of the latest events are read."""
-    dropout: float = 0.5
-    """Share of an event vector's and of a state's entries dropped while training."""
+    dropout: float = -1.0
+    """Share of an event vector's and of a state's entries dropped while training; −1 means 0.5 for models that are
+    sums and 0.2 for others."""
     tied: bool = False
     """Whether a candidate has the same vector as an event of its item."""
     gate: Literal["event", "query"] = "event"
@@ -111,11 +112,6 @@ class ModelConfig(_Checked):
     def __post_init__(self) -> None:
         self._check_one_of("backbone", get_args(BackboneName))
         self._check_one_of("size", get_args(Size))
-        for name, value in _SIZES[self.size].items():
-            if getattr(self, name) == 0:
-                object.__setattr__(self, name, value)
-        if self.count_len == -1:
-            object.__setattr__(self, "count_len", 20 if self.is_sum else 0)
         for name in ("uses_gaps", "knows_moment", "tied"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(f"ModelConfig.{name} must be true or false. Got {getattr(self, name)!r}.")
@@ -124,15 +120,26 @@ class ModelConfig(_Checked):
             is_list = isinstance(names, tuple) and all(isinstance(n, str) for n in names)
             if not is_list or len(set(names)) < len(names):
                 raise ConfigError(f"ModelConfig.{name} must be a list of different names. Got {names!r}.")
-        for name in ("embedding_dim", "n_layers", "n_heads", "max_len", "count_entries", "count_window", "n_negatives"):
+        for name in ("max_len", "count_entries", "count_window", "n_negatives"):
             self._check_int(name, 1)
-        for name in ("count_len", "sampled_above"):
+        for name in ("embedding_dim", "n_layers", "n_heads", "sampled_above"):
             self._check_int(name, 0)
+        self._check_int("count_len", -1)
         for name in ("count_decay", "count_reverse", "count_popularity_power"):
             self._check_real(name, 0.0, 1.0 + 1e-9)
-        self._check_real("dropout", 0.0, 1.0)
+        if self.dropout != -1:
+            self._check_real("dropout", 0.0, 1.0)
         self._check_one_of("scaling", get_args(Method))
         self._check_one_of("gate", ("event", "query"))
+
+    def resolved(self) -> ModelConfig:
+        """Return the settings in effect: what was left open is filled in as size and backbone say."""
+        values: dict[str, Any] = {n: value for n, value in _SIZES[self.size].items() if getattr(self, n) == 0}
+        if self.dropout == -1:
+            values["dropout"] = 0.5 if self.is_sum else 0.2
+        if self.count_len == -1:
+            values["count_len"] = 20 if self.is_sum else 0
+        return replace(self, **values)
 
     @property
     def is_sum(self) -> bool:
@@ -151,7 +158,7 @@ class TrainConfig(_Checked):
     batch_size: int = 64
     """Windows of events per step."""
     learning_rate: float = 0.0
-    """Step size of AdamW; 0 means 0.01 for models that are sums and 0.001 for black boxes."""
+    """Step size of AdamW; 0 means 0.01 for models that are sums and 0.003 for black boxes."""
     weight_decay: float = 0.01
     """Decoupled weight decay of AdamW."""
     warmup_epochs: float = 0.0

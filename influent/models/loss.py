@@ -225,9 +225,11 @@ def cross_entropy(
     competitors = competitors or Competitors(n_columns=len(bias_I))
     if competitors.item_C is not None:
         weight_ID, bias_I = weight_ID[competitors.item_C], bias_I[competitors.item_C]
-    return _CrossEntropy.apply(  # type: ignore[no-any-return, no-untyped-call]
-        s_BQD, weight_ID, bias_I, omega_BQT, target_BQ, terms, competitors
-    )
+    # Where states come in bfloat16, the logits and their sums are still float32: a softmax needs the digits.
+    with torch.autocast(s_BQD.device.type, enabled=False):
+        return _CrossEntropy.apply(  # type: ignore[no-any-return, no-untyped-call]
+            s_BQD.float(), weight_ID.float(), bias_I, omega_BQT, target_BQ, terms, competitors
+        )
 
 
 def _chunks(target_BQ: Tensor, n_columns: int) -> Iterator[tuple[slice, slice]]:

@@ -32,6 +32,7 @@ from influent.models.model import check_fitted, check_same_ids
 from influent.models.module import AdditiveBackbone
 from influent.models.network import Network, Shape
 from influent.models.ranks import BATCH, ndcg, target_ranks
+from influent.models.tracking import Tracker
 from influent.models.train import TrainingLog, train_module
 from influent.models.transitions import PairDecay, TransitionTable
 from influent.progress import Progress
@@ -41,7 +42,7 @@ Task = Literal["ranking", "classification", "regression", "time"]
 Terms: TypeAlias = tuple[dict[str, torch.Tensor], list[torch.Tensor]]
 """Of each event by part, (B, T, C), and of each context column, (B, C)"""
 
-_LEARNING_RATE = {"sum": 1e-2, "other": 1e-3}
+_LEARNING_RATE = {"sum": 1e-2, "other": 3e-3}
 """Where the settings leave it open: sums of events are convex enough for large steps."""
 
 
@@ -83,7 +84,7 @@ class Predictor:
         known = get_args(Task)
         if not self.tasks or any(one not in known for one in self.tasks) or len(set(self.tasks)) < len(self.tasks):
             raise ConfigError(f"task must be of {', '.join(known)}. Got {task!r}.")
-        self.model, self.train = model or ModelConfig(), train or TrainConfig()
+        self.model, self.train = (model or ModelConfig()).resolved(), train or TrainConfig()
         if self.train.learning_rate == 0:
             rate = _LEARNING_RATE["sum" if self.model.is_sum else "other"]
             self.train = replace(self.train, learning_rate=rate)
@@ -112,6 +113,7 @@ class Predictor:
         labels: Sequence[LabelSplit] = (),
         vectors: Sequence[ItemVectors] = (),
         checkpoint: Path | None = None,
+        trackers: Sequence[Tracker] = (),
         progress: Progress | None = None,
     ) -> Self:
         """Learn from training sequences, or from labels, and keep the epoch with the best validation score.
@@ -128,6 +130,7 @@ class Predictor:
                 an event's vector and of a candidate's.
             checkpoint: a file written after every epoch. If it is there, fitting goes on from it, and ends with
                 the same weights as if it had never stopped.
+            trackers: hear of every epoch at its end, such as `TensorBoard`; those of a checkpoint come first.
 
         Raises:
             SchemaError: a context column of the settings is no user feature, or vectors are of other items.
@@ -139,7 +142,9 @@ class Predictor:
         examples = build_examples(self.tasks, train, validation, labels)
         self._prepare(examples, vectors)
         identity = self._identity(examples, None)
-        self.log = self._learn(examples, lambda: self._judge(examples), checkpoint, identity, progress)
+        self.log = self._learn(
+            examples, lambda: self._judge(examples), checkpoint, identity, progress, trackers=trackers
+        )
         self.fitted_on = train.fingerprint
         self._fitted_on_labels = {asked.name: asked.fingerprint for asked, _ in examples.labels}
         return self
@@ -171,6 +176,11 @@ class Predictor:
         """Return the mean of the training labels, of a model of one question."""
         check_fitted(self)
         return self._only_question().mean
+
+    @property
+    def mean_gap_s(self) -> float:
+        """Return the mean time between events of a user that follow each other in training, in seconds."""
+        return float(self._time_head().unit_s)
 
     def predict(self, asked: Moments | Labels) -> np.ndarray:
         """Score every item at each moment, float32 (N, n_items), or answer each question, float64 (L,).
@@ -324,6 +334,10 @@ class Predictor:
             residual=None if self.model.is_sum else residual,
         )
 
+    def settings(self) -> dict[str, Any]:
+        """Return the settings that the constructor takes, as plain values."""
+        return {"task": list(self.tasks), "model": asdict(self.model), "train": asdict(self.train)}
+
     def save(self, folder: Path) -> None:
         """Write `model.safetensors`, `config.json`, `metrics.jsonl` and the vocabulary; none of them can run code."""
         check_fitted(self)
@@ -331,7 +345,7 @@ class Predictor:
         save_file({**tensors, "popularity": torch.from_numpy(self.popularity)}, folder / "model.safetensors")
         config = {
             "model": "predictor",
-            "settings": {"task": list(self.tasks), "model": asdict(self.model), "train": asdict(self.train)},
+            "settings": self.settings(),
             "fitted_on": self.fitted_on,
             "is_refitted": self.is_refitted,
             "scaling": self.scaling.to_dict(),
@@ -408,6 +422,7 @@ class Predictor:
         identity: str,
         progress: Progress | None,
         n_epochs: int | None = None,
+        trackers: Sequence[Tracker] = (),
     ) -> TrainingLog:
         batches = TrainingBatches(
             self._batcher,
@@ -425,6 +440,7 @@ class Predictor:
             n_batches=len(batches),
             checkpoint=checkpoint,
             identity=identity,
+            trackers=trackers,
             progress=progress,
         )
 

@@ -6,7 +6,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,7 @@ from influent.errors import DataError
 from influent.models.batch import Batch
 from influent.models.config import TrainConfig
 from influent.models.module import SequenceModule
+from influent.models.tracking import Tracker
 from influent.progress import Advance, Progress
 
 
@@ -47,6 +48,7 @@ def train_module(
     n_batches: int,
     checkpoint: Path | None = None,
     identity: str = "",
+    trackers: Sequence[Tracker] = (),
     progress: Progress | None = None,
 ) -> TrainingLog:
     """Minimise the cross-entropy over the full catalogue and leave in the module the weights of its best epoch.
@@ -61,18 +63,22 @@ def train_module(
             one, training goes on for all epochs and the last is kept.
         checkpoint: a file to write after every epoch, and to resume from if it is there and has this identity.
         identity: what data and settings this training belongs to.
+        trackers: hear of every epoch at its end, when the checkpoint is written, and of those before a resume first.
+            What one of them raises ends the training.
 
     Raises:
         DataError: the loss is not finite, so the learning rate is too high or the data has wild numbers.
     """
     progress = progress or Progress()
     device = next(module.parameters()).device
-    optimizer = torch.optim.AdamW(module.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+    optimizer = torch.optim.AdamW(_parameter_groups(module, config.weight_decay), lr=config.learning_rate)
     rate = partial(_learning_rate, config, n_batches=n_batches)
     log, best = TrainingLog(), _weights(module)
     if checkpoint is not None and checkpoint.exists():
         resumed = _resume(checkpoint, identity, module, optimizer, progress)
         log, best = resumed or (log, best)
+    for metrics in log.epochs:
+        _track(trackers, metrics)
     with progress.track("fit", config.epochs * n_batches) as advance, torch.random.fork_rng():
         advance(len(log.epochs) * n_batches)
         for epoch in range(len(log.epochs), config.epochs):
@@ -91,11 +97,17 @@ def train_module(
                 log.best_epoch, log.best_score, best = epoch, score, _weights(module)
             if checkpoint is not None:
                 _save_checkpoint(checkpoint, identity, module, optimizer, log, best)
+            _track(trackers, metrics)
             told = "".join(f", validation {name} {value:.4f}" for name, value in judged.items())
             advance(0, note=f"epoch {epoch + 1}: loss {loss:.3f}{told}")
     module.load_state_dict(best)
     module.eval()
     return log
+
+
+def _track(trackers: Sequence[Tracker], metrics: dict[str, float]) -> None:
+    for tracker in trackers:
+        tracker.log(int(metrics["epoch"]), {name: value for name, value in metrics.items() if name != "epoch"})
 
 
 def _epoch(
@@ -131,6 +143,20 @@ def _epoch(
         total, n_targets = total + loss.item() * n, n_targets + n
     module.eval()
     return total / max(n_targets, 1)
+
+
+def _parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Return the parameters that decay, which are the weights of vectors and maps, and those that do not.
+
+    A bias or a kernel at zero means something, and drawing it there would be a statement about the data.
+    """
+    decays: list[nn.Parameter] = []
+    for part in module.modules():
+        if isinstance(part, nn.Embedding | nn.Linear | nn.GRU | nn.LSTM):
+            decays += [parameter for parameter in part.parameters(recurse=False) if parameter.ndim > 1]
+    chosen = {id(parameter) for parameter in decays}
+    others = [parameter for parameter in module.parameters() if id(parameter) not in chosen]
+    return [{"params": decays, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
 
 
 def _learning_rate(config: TrainConfig, epoch: int, step: int, *, n_batches: int) -> float:

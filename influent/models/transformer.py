@@ -57,7 +57,8 @@ class _Block(nn.Module):
         self.attention_norm, self.feed_norm = nn.LayerNorm(dim), nn.LayerNorm(dim)
         self.query_key_value = nn.Linear(dim, 3 * dim)
         self.attended = nn.Linear(dim, dim)
-        self.feed = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Dropout(dropout), nn.Linear(4 * dim, dim))
+        # Narrower than the usual four, and nothing dropped inside: faster, and on MovieLens-100K as good.
+        self.feed = nn.Sequential(nn.Linear(dim, 2 * dim), nn.GELU(), nn.Linear(2 * dim, dim))
         self.attention_gate = nn.Parameter(torch.full((dim,), _FIRST_GATE))
         self.feed_gate = nn.Parameter(torch.full((dim,), _FIRST_GATE))
 
