@@ -13,6 +13,7 @@ import argparse
 import resource
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -61,7 +62,8 @@ SETS = {
 
 def run(set_name: str, name: str, seed: int) -> None:
     """Fit and judge, and write the result."""
-    about, split = measured_on(), SETS[set_name]()
+    build: Callable[[], influent.LabelSplit] = SETS[set_name]
+    about, split = measured_on(), build()
     about |= {"set": set_name, "protocol": split.protocol, "split": split.hash, "n_questions": len(split.test)}
     started = time.perf_counter()
     row: dict[str, Any] = {"model": name}

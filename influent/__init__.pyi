@@ -23,11 +23,17 @@ from .data.events import (
 from .data.events import (
     read_users as read_users,
 )
-from .data.labels import (
-    Labels as Labels,
+from .data.label_split import (
+    LabelSplit as LabelSplit,
+)
+from .data.label_split import (
+    split_events_at as split_events_at,
+)
+from .data.label_split import (
+    split_labels_at as split_labels_at,
 )
 from .data.labels import (
-    LabelSplit as LabelSplit,
+    Labels as Labels,
 )
 from .data.labels import (
     amount_within as amount_within,
@@ -37,12 +43,6 @@ from .data.labels import (
 )
 from .data.labels import (
     of_events as of_events,
-)
-from .data.labels import (
-    split_events_at as split_events_at,
-)
-from .data.labels import (
-    split_labels_at as split_labels_at,
 )
 from .data.labels import (
     will_do as will_do,
@@ -116,6 +116,8 @@ from .errors import (
 from .errors import (
     UnknownIdError as UnknownIdError,
 )
+from .evaluation.comparison import ComparisonReport as ComparisonReport
+from .evaluation.comparison import compare as compare
 from .evaluation.labels import LabelReport as LabelReport
 from .evaluation.labels import evaluate_labels as evaluate_labels
 from .evaluation.report import Report as Report
@@ -166,9 +168,25 @@ from .models.lora import FinetunedEncoder as FinetunedEncoder
 from .models.lora import finetune_text as finetune_text
 from .models.model import Model as Model
 from .models.predictor import Predictor as Predictor
+from .models.space import Choices as Choices
+from .models.space import Range as Range
 from .models.store import load_model as load_model
 from .models.text import TextEncoder as TextEncoder
 from .models.text import encode_items as encode_items
+from .models.tracking import (
+    JsonLines as JsonLines,
+)
+from .models.tracking import (
+    Mlflow as Mlflow,
+)
+from .models.tracking import (
+    TensorBoard as TensorBoard,
+)
+from .models.tracking import (
+    Tracker as Tracker,
+)
+from .models.tuning import Tuned as Tuned
+from .models.tuning import tune as tune
 from .progress import Progress as Progress
 from .progress import progress_for as progress_for
 from .recommendations import Recommendations as Recommendations

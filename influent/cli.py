@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import sys
-import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -13,10 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from influent import __version__
-from influent.errors import ConfigError, InfluentError
+from influent.errors import InfluentError
 
 if TYPE_CHECKING:
     from influent.progress import Progress
+    from influent.steps import SplitConfig
 
 app = typer.Typer(
     name="influent",
@@ -142,16 +142,16 @@ def fit(
     """Fit a model on the training part of a run; a fit that was killed goes on where it stopped."""
     from influent import steps
     from influent.models.config import TrainConfig
-    from influent.models.kinds import model_config
+    from influent.models.kinds import model_config, read_settings
 
-    settings = _settings(config)
-    train = _with(settings.get("train", {}), epochs=epochs, seed=seed, device=device, seen=seen)
-    of_model = _with(settings.get("model", {}), size=size, gate=gate, context=context, target_actions=target_action)
-    kind = model if model or not of_model else model_config(None, of_model).backbone
+    settings = read_settings(config)
+    train = {**settings.get("train", {}), **_given(epochs=epochs, seed=seed, device=device, seen=seen)}
+    flags = _given(size=size, gate=gate, context=context, target_actions=target_action)
+    of_model = {**settings.get("model", {}), **flags}
     fitted, parts = steps.fit_run(
         run,
-        kind=kind,
-        model=model_config(kind, of_model) if of_model and not steps.is_counted(kind) else None,
+        kind=model,
+        model=model_config(model, of_model) if of_model else None,
         train=TrainConfig.from_dict(train) if train else None,
         split=_split(split, target, target_action),
         refit=refit,
@@ -202,6 +202,92 @@ def explain(
     )
     if not user:
         typer.echo(f"written: {run / 'ledger.parquet'}")
+
+
+@app.command()
+def compare(
+    run: RunFolder,
+    model: Annotated[
+        list[str],
+        typer.Option(help="A model as in fit, or sasrec=FILE.toml with settings of its own; repeatable."),
+    ] = ["additive", "sasrec", "counts"],  # noqa: B006
+    k: Annotated[list[int], typer.Option(help="Length of the list that is judged; repeatable.")] = [10],  # noqa: B006
+    seen: SeenOption = Seen.exclude,
+    size: Size = None,
+    split: SplitAt = None,
+    target: Target = "first",
+    target_action: TargetAction = [],  # noqa: B006
+    config: Config = None,
+    refit: Annotated[
+        bool, typer.Option("--refit", help="Judge models fitted again with the validation events.")
+    ] = False,
+    explained: Annotated[int, typer.Option(help="Test moments to explain, of as many users.")] = 200,
+    epochs: Epochs = None,
+    seed: Seed = None,
+    device: Device = None,
+) -> None:
+    """Put models side by side: accuracy, time, memory, and how exact their credits are."""
+    from influent import show, steps
+    from influent.models.kinds import new_models, read_settings
+
+    parts = _split(split, target, target_action) or steps.split_of(run)
+    file = read_settings(config)
+    shared = {**file, "train": {"seen": seen.value, **file.get("train", {})}}
+    wins = {
+        "model": _given(size=size, target_actions=parts.actions),
+        "train": _given(epochs=epochs, seed=seed, device=device),
+    }
+    report = steps.compare_run(
+        run,
+        new_models(model, shared=shared, wins=wins),
+        k=k,
+        seen=seen.value,
+        split=parts,
+        refit=refit,
+        n_explained=explained,
+        progress=_progress(),
+    )
+    show.show_comparison(show.console(), report)
+    typer.echo(f"written: {run / 'comparison.md'}")
+
+
+@app.command()
+def tune(
+    run: RunFolder,
+    trials: Annotated[int, typer.Option(help="How many settings to try, those of before included.")] = 20,
+    model: Annotated[str | None, typer.Option(help="additive (as by default), feedback, sasrec, hstu, …")] = None,
+    size: Size = None,
+    split: SplitAt = None,
+    target: Target = "first",
+    target_action: TargetAction = [],  # noqa: B006
+    config: Annotated[Path | None, typer.Option(help="TOML with [model], [train] and [space] to search.")] = None,
+    pruner: Annotated[str, typer.Option(help="median gives up what is behind; none lets each trial end.")] = "median",
+    seen: Annotated[Seen | None, typer.Option(help="Whether validation lets items of the history come again.")] = None,
+    epochs: Epochs = None,
+    seed: Seed = None,
+    device: Device = None,
+) -> None:
+    """Search the settings with the best validation score; test events are never looked at."""
+    from influent import show, steps
+    from influent.models.kinds import read_settings
+
+    settings = read_settings(config, ("model", "train", "space"))
+    parts = _split(split, target, target_action) or steps.split_of(run)
+    of_model = _given(size=size, target_actions=parts.actions)
+    tuned = steps.tune_run(
+        run,
+        kind=model,
+        model={**settings.get("model", {}), **of_model},
+        train={**settings.get("train", {}), **_given(epochs=epochs, seed=seed, device=device, seen=seen)},
+        space=settings.get("space"),
+        n_trials=trials,
+        pruner=pruner,  # type: ignore[arg-type]
+        seed=seed or 0,
+        split=parts,
+        progress=_progress(),
+    )
+    show.show_tuned(show.console(), tuned)
+    typer.echo(f"written: {run / 'tuned.toml'}")
 
 
 @app.command()
@@ -282,30 +368,31 @@ def _columns(
     delimiter: str | None = None,
 ) -> dict[str, Any]:
     """Return the arguments of `read_events` that were given."""
-    named = {
-        "user": user,
-        "item": item,
-        "time": time,
-        "action": action,
-        "value": value,
-        "scene": scene,
-        "time_unit": time_unit,
-        "delimiter": delimiter,
-    }
-    return {name: column for name, column in named.items() if column is not None}
+    return _given(
+        user=user,
+        item=item,
+        time=time,
+        action=action,
+        value=value,
+        scene=scene,
+        time_unit=time_unit,
+        delimiter=delimiter,
+    )
 
 
-def _settings(config: Path | None) -> dict[str, Any]:
-    if config is None:
-        return {}
-    try:
-        settings = tomllib.loads(config.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{config} cannot be read as TOML: {error}.") from error
-    for name, section in settings.items():
-        if name not in ("model", "train") or not isinstance(section, dict):
-            raise ConfigError(f"{config} has {name!r}. It may have the sections [model] and [train], each once.")
-    return settings
+def _split(at: str | None, target: str, actions: Sequence[str]) -> SplitConfig | None:
+    """Return what was asked for, or None where nothing was."""
+    from influent.steps import SplitConfig
+
+    if at is None and not actions and target == "first":
+        return None
+    return SplitConfig(at=at or "last", target=target, actions=tuple(actions))  # type: ignore[arg-type]
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    """Return the options that were given, as plain values."""
+    plain = {name: value.value if isinstance(value, StrEnum) else value for name, value in options.items()}
+    return {name: value for name, value in plain.items() if value is not None and value != [] and value != ()}
 
 
 def _progress() -> Progress:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow.compute as pc
 from rich import box
@@ -15,9 +15,13 @@ from influent import schema
 from influent.data.artefacts import Artefacts
 from influent.data.clean import CleaningReport
 from influent.data.vocab import Vocab
+from influent.evaluation.comparison import ComparisonReport
 from influent.evaluation.report import Report
 from influent.influence.ledger import Ledger
 from influent.recommendations import Recommendations
+
+if TYPE_CHECKING:
+    from influent.models.tuning import Tuned
 
 _SPANS_S = (("year", 31_557_600), ("day", 86_400), ("hour", 3_600), ("minute", 60), ("second", 1))
 
@@ -47,13 +51,26 @@ def show_cleaning(out: Console, report: CleaningReport, artefacts: Artefacts) ->
 
 def show_report(out: Console, report: Report, metrics: Sequence[str] = ()) -> None:
     """Print accuracy with intervals; `metrics` chooses columns, by default all."""
-    header, *body = report.cells()
-    chosen = [place for place, name in enumerate(header) if place == 0 or not metrics or name in metrics]
-    table = _table(*(header[place] if place == 0 else ">" + header[place] for place in chosen))
-    for row in body:
-        _add_row(table, *(row[place] for place in chosen))
-    out.print(table)
+    cells = report.cells()
+    chosen = [place for place, name in enumerate(cells[0]) if place == 0 or not metrics or name in metrics]
+    out.print(_table_of([[row[place] for place in chosen] for row in cells]))
     out.print(report.caption(), markup=False, highlight=False)
+
+
+def show_comparison(out: Console, report: ComparisonReport) -> None:
+    """Print what each model can do and takes, how exact its credits are, and what that costs."""
+    for cells in (report.cells(), report.credit_cells()):
+        out.print(_table_of(cells))
+        out.print()
+    for sentence in (report.price(), *report.failures(), report.caption()):
+        out.print(sentence, markup=False, highlight=False)
+
+
+def show_tuned(out: Console, tuned: Tuned) -> None:
+    """Print the trials, the best first, and the best settings."""
+    out.print(_table_of(tuned.cells()))
+    out.print(tuned.caption(), markup=False, highlight=False)
+    out.print(tuned.to_toml(), markup=False, highlight=False)
 
 
 def show_ledger(out: Console, ledger: Ledger, vocab: Vocab, prediction_id: int, n_events: int | None = None) -> None:
@@ -135,6 +152,15 @@ def _title_of(vocab: Vocab) -> Callable[[Any], str]:
         return str(item_id) if idx < 0 else vocab.title(idx)
 
     return title
+
+
+def _table_of(cells: Sequence[Sequence[str]]) -> Table:
+    """Return the table of a header and rows, all but the first column to the right."""
+    (first, *others), *body = cells
+    table = _table(first, *(">" + name for name in others))
+    for row in body:
+        _add_row(table, *row)
+    return table
 
 
 def _add_row(table: Table, *cells: str) -> None:

@@ -11,7 +11,8 @@ from scipy.special import logit
 
 import influent
 from influent.data.history import question_features
-from influent.data.labels import Labels, LabelSplit, amount_within, of_events, split_events_at, split_labels_at, will_do
+from influent.data.label_split import LabelSplit, split_events_at, split_labels_at
+from influent.data.labels import Labels, amount_within, of_events, will_do
 from influent.models.classical import (
     CLASSICAL,
     GradientBoosting,

@@ -55,7 +55,9 @@ def test_help_names_every_verb_and_does_not_import_torch():
     check = "import sys; from influent.cli import app; print('torch' in sys.modules, 'duckdb' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", check], capture_output=True, text=True).stdout == "False False\n"
     shown = influent_command("--help").stdout
-    assert all(verb in shown for verb in ("clean", "fit", "evaluate", "explain", "recommend", "demo"))
+    assert all(
+        verb in shown for verb in ("clean", "fit", "tune", "compare", "evaluate", "explain", "recommend", "demo")
+    )
 
 
 def test_clean_says_what_was_dropped_and_why(log, tmp_path):

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 import influent
-from influent.data.labels import number_of_events, of_events, split_events_at
+from influent.data.label_split import split_events_at
+from influent.data.labels import number_of_events, of_events
 from influent.models.heads import LabelHead, LabelShape, TimeHead, time_bins
 
 TINY = influent.ModelConfig(embedding_dim=8, n_heads=2, max_len=6, dropout=0.0)

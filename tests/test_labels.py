@@ -8,16 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import influent
-from influent.data.labels import (
-    Labels,
-    LabelSplit,
-    amount_within,
-    number_of_events,
-    of_events,
-    split_events_at,
-    split_labels_at,
-    will_do,
-)
+from influent.data.label_split import LabelSplit, split_events_at, split_labels_at
+from influent.data.labels import Labels, amount_within, number_of_events, of_events, will_do
 
 DAY_US = 86_400_000_000
 NEW_YEAR_US = 1_704_067_200_000_000

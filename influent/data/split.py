@@ -131,15 +131,15 @@ def split_at(
         raise ConfigError(f"The 'target' parameter of split must be 'first', 'last' or 'all'. Got {target!r} instead.")
     if len(sequences) == 0:
         raise DataError("there are no events to split.")
-    end_us = _moment_us(cutoff, sequences.time_us)
+    end_us = moment_us(cutoff, sequences.time_us)
     before = sequences.time_us[sequences.time_us < end_us]
     if len(before) == 0:
         raise ConfigError(f"no event lies before the cutoff at {iso(end_us)}. Choose a later one.")
-    begin_us = _moment_us(validation, before)
+    begin_us = moment_us(validation, before)
     if begin_us >= end_us:
         raise ConfigError(f"validation begins at {iso(begin_us)}, not before the test cutoff at {iso(end_us)}.")
-    train = sequences.until(_first_at(sequences, begin_us))
-    before_test = sequences.until(_first_at(sequences, end_us))
+    train = sequences.until(first_at(sequences, begin_us))
+    before_test = sequences.until(first_at(sequences, end_us))
     if len(train) == 0:
         raise ConfigError(f"no event lies before validation begins at {iso(begin_us)}. Choose later cuts.")
     return Split(
@@ -151,9 +151,7 @@ def split_at(
     )
 
 
-def split_users(
-    sequences: Sequences, *, test: SomeUsers = 0.2, validation: SomeUsers = 0.1, seed: int = 0
-) -> Split:
+def split_users(sequences: Sequences, *, test: SomeUsers = 0.2, validation: SomeUsers = 0.1, seed: int = 0) -> Split:
     """Split by users: models learn from all events of some users and are judged at every event of others.
 
     Of a user who is held out, each event from the second on is a moment whose history is all before it. None of
@@ -181,7 +179,8 @@ def split_users(
     both = np.intersect1d(of_validation, of_test)
     if len(both):
         named = sequences.vocab.users.to_ids(both[:1]).to_pylist()[0]
-        raise ConfigError(f"user {named!r} and {len(both) - 1:,} others are in both validation and test. Name each once.")
+        others_too = f"user {named!r} and {len(both) - 1:,} others"
+        raise ConfigError(f"{others_too} are in both validation and test. Name each once.")
     learned_from = np.setdiff1d(others, of_validation)
     if len(learned_from) == 0:
         raise ConfigError("validation and test take all users, so nobody is left to learn from. Make them smaller.")
@@ -233,7 +232,7 @@ def _each_moment(part: str, sequences: Sequences, users: np.ndarray, *learned_fr
     return replace(moments, fingerprints=frozenset(events.fingerprint for events in learned_from))
 
 
-def _first_at(sequences: Sequences, time_us: int) -> np.ndarray:
+def first_at(sequences: Sequences, time_us: int) -> np.ndarray:
     """Return for each user the place of the first event at or after the time."""
     assert sequences.time_us is not None
     before = np.concatenate([[0], np.cumsum(sequences.time_us < time_us)])
@@ -242,7 +241,7 @@ def _first_at(sequences: Sequences, time_us: int) -> np.ndarray:
 
 
 def _moments_after(sequences: Sequences, time_us: int, target: Target, *learned_from: Sequences) -> Moments:
-    first, end = _first_at(sequences, time_us), sequences.offsets[1:]
+    first, end = first_at(sequences, time_us), sequences.offsets[1:]
     users = np.flatnonzero(first < end).astype(np.int32)
     if len(users) == 0:
         raise ConfigError(f"no event lies at or after {iso(time_us)}. Choose an earlier cut.")
@@ -272,7 +271,12 @@ _FIRST_CUT_US = 10**12
 """Twelve days into 1970: a number below it, such as 2024, is no moment in microseconds."""
 
 
-def _moment_us(cut: str | int | float, times: np.ndarray) -> int:
+def moment_us(cut: str | int | float, times: np.ndarray) -> int:
+    """Return where to cut: a time, or the time that this share of `times` comes before.
+
+    Raises:
+        ConfigError: it is neither.
+    """
     if isinstance(cut, str):
         return microseconds(cut)
     if not isinstance(cut, int | float | np.number):

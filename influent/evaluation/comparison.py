@@ -19,7 +19,7 @@ from influent import __version__
 from influent.data.split import Split
 from influent.errors import ConfigError, DataError, InfluentError
 from influent.evaluation.measure import Costs, CreditCheck, How, Measured, measure
-from influent.evaluation.report import Measure, Report, check_lengths
+from influent.evaluation.report import Report, check_lengths
 from influent.models.credits import Exactness
 from influent.models.kinds import to_plain
 from influent.models.model import Model
@@ -155,9 +155,7 @@ def compare(
         raise ConfigError(
             f"The 'n_explained' parameter of compare must be an int in the range [1, inf). Got {n_explained!r} instead."
         )
-    how = How(
-        k=tuple(k), seen=seen, refit=refit, n_explained=n_explained, protocol=split.protocol, split=split.hash
-    )
+    how = How(k=tuple(k), seen=seen, refit=refit, n_explained=n_explained, protocol=split.protocol, split=split.hash)
     progress = progress or Progress()
     measured, failed = {}, {}
     with progress.track("compare", len(named)) as advance, tempfile.TemporaryDirectory() as place:

@@ -40,6 +40,10 @@ class Additive(AdditiveBackbone):
         self.gate = nn.Linear(dim, heads)
         self.project = nn.Linear(dim, heads * dim, bias=False)
         nn.init.normal_(self.project.weight, std=dim**-0.5)
+        if config.tied:
+            # Events then begin by speaking for items like their own, which is nearly right where vectors are shared.
+            with torch.no_grad():
+                self.project.weight.copy_(torch.eye(dim).repeat(heads, 1))
         self.query = QueryGate(dim, heads) if config.gate == "query" else None
         if self.query is not None:
             self.exactness = "closes"  # type: ignore[misc]

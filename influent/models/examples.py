@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from influent.data.labels import Labels, LabelSplit
+from influent.data.label_split import LabelSplit
+from influent.data.labels import Labels
 from influent.data.moments import Moments
 from influent.data.sequences import Sequences
 from influent.data.split import hold_out_last

@@ -2,14 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, get_args
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias, get_args
 
 from influent.errors import ConfigError, nearest
 from influent.models.config import BackboneName, ModelConfig, TrainConfig
 from influent.models.item_to_item import ItemToItem
 from influent.models.model import Model
 from influent.models.store import COUNTED
+
+Settings: TypeAlias = Mapping[str, Mapping[str, Any]]
+"""Sections of settings by name: `model` has fields of `ModelConfig`, `train` of `TrainConfig`"""
+
+
+def read_settings(path: Path | None, sections: Sequence[str] = ("model", "train")) -> Settings:
+    """Read a TOML file that has these sections or some of them; no file has none.
+
+    Raises:
+        ConfigError: it is not there, no TOML, or has something else.
+    """
+    if path is None:
+        return {}
+    try:
+        settings = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} cannot be read as TOML: {error}.") from error
+    for name, section in settings.items():
+        if name not in sections or not isinstance(section, dict):
+            *others, last = (f"[{one}]" for one in sections)
+            raise ConfigError(
+                f"{path} has {name!r}. It may have the sections {', '.join(others)} and {last}, each once."
+            )
+    return settings
 
 
 def check_kind(kind: str) -> None:
@@ -27,12 +53,16 @@ def model_config(kind: str | None, plain: Mapping[str, Any]) -> ModelConfig:
     """Return the settings of a model that learns by gradient, whichever of the two names its backbone.
 
     Raises:
-        ConfigError: both do, and differ; or a setting is unknown or out of range.
+        ConfigError: both do, and differ; the model only counts; or a setting is unknown or out of range.
     """
     named = plain.get("backbone")
     if kind is not None and named not in (None, kind):
         raise ConfigError(f"these settings are of the model {named!r}, and {kind!r} is asked for. Leave one out.")
-    return ModelConfig.from_dict({**plain, "backbone": kind or named or ModelConfig.backbone})
+    kind = kind or named or ModelConfig.backbone
+    check_kind(kind)
+    if kind in COUNTED:
+        raise ConfigError(f"the model {kind!r} only counts; it takes no settings of models that learn by gradient.")
+    return ModelConfig.from_dict({**plain, "backbone": kind})
 
 
 def new_model(kind: str, *, model: Mapping[str, Any] | None = None, train: Mapping[str, Any] | None = None) -> Model:
@@ -48,13 +78,38 @@ def new_model(kind: str, *, model: Mapping[str, Any] | None = None, train: Mappi
             given some.
     """
     check_kind(kind)
-    if kind in COUNTED:
-        if model or train:
-            raise ConfigError(f"the model {kind!r} only counts; it takes no settings of models that learn by gradient.")
+    if kind in COUNTED and not (model or train):
         return COUNTED[kind]()
     from influent.models.predictor import Predictor
 
     return Predictor(model=model_config(kind, model or {}), train=TrainConfig.from_dict(dict(train or {})))
+
+
+def new_models(asked: Sequence[str], *, shared: Settings, wins: Settings) -> dict[str, Model]:
+    """Return models that have learned nothing yet, by the name that tables call each.
+
+    Args:
+        asked: a kind, or `KIND=FILE.toml` for one with settings of its own, which is called `KIND (FILE)`.
+        shared: settings of all that learn by gradient, where a file does not say.
+        wins: settings of all of them, whatever a file says.
+
+    Raises:
+        ConfigError: one is asked for twice, or as for `new_model`.
+    """
+    models: dict[str, Model] = {}
+    for one in asked:
+        kind, _, path = one.partition("=")
+        name = f"{kind} ({Path(path).stem})" if path else kind
+        if name in models:
+            raise ConfigError(f"{name!r} is asked for twice. Give files of different names: {kind}=FILE.toml.")
+        own = [read_settings(Path(path))] if path else []
+        layers = [] if kind in COUNTED and not path else [shared, *own, wins]
+        model, train = (
+            {key: value for layer in layers for key, value in layer.get(section, {}).items()}
+            for section in ("model", "train")
+        )
+        models[name] = new_model(kind, model=model, train=train)
+    return models
 
 
 def to_plain(model: Model) -> dict[str, Any] | None:

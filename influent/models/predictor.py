@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
-from influent.data.labels import Labels, LabelSplit
+from influent.data.label_split import LabelSplit
+from influent.data.labels import Labels
 from influent.data.moments import Moments
 from influent.data.scaling import Scaling, fit_scaling
 from influent.data.sequences import Sequences

@@ -138,7 +138,10 @@ def _check_where(name: str, where: Range | Choices, model: ModelConfig, train: T
             raise ConfigError(f"the range of {name!r} must have two ints. Got {where.low} and {where.high}.")
         tried = (where.low, where.high)
     for value in tried:
-        with_values(model, train, {name: value})
+        of_model, of_train = with_values(model, train, {name: value})
+        is_open = value_of(name, of_model.resolved(), of_train) != value or (name, value) == ("learning_rate", 0)
+        if is_open:
+            raise ConfigError(f"{name} = {value} leaves the setting open. Name a value, or leave {name!r} out.")
 
 
 def value_of(name: str, model: ModelConfig, train: TrainConfig) -> Plain:

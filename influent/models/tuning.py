@@ -66,8 +66,9 @@ class Tuned:
 
     def to_toml(self) -> str:
         """Return the best settings, as `influent fit --config` takes them; defaults that stayed are left out."""
-        of_model = _differing(self.model, ModelConfig(backbone=self.model.backbone), self.values)
-        of_train = _differing(self.train, TrainConfig(), self.values)
+        usual = Predictor(model=ModelConfig(backbone=self.model.backbone))
+        of_model = _differing(self.model, usual.model, self.values)
+        of_train = _differing(self.train, usual.train, self.values)
         lines = [f"# The best of {self.trials.num_rows} trials: validation {self.score_name} {self.score:.4f}.", _NOTE]
         lines += ["", "[model]", *_toml({"backbone": self.model.backbone} | of_model)]
         return "\n".join([*lines, "", "[train]", *_toml(of_train)]) + "\n"
