@@ -1,10 +1,10 @@
-# One command each: make demo, make test, make check, make bench, make clean.
+# One command each: make demo, make test, make check, make peer, make bench, make clean.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check bench peer clean
 
 # torch is named beside the project so that one resolver run settles its version.
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -24,9 +24,18 @@ check: $(VENV)/.installed
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(VENV)/.installed
-	$(BIN)/python -m benchmarks.next_item
+# What we are measured against lives in an environment of its own; the two talk through files.
+.venv-peer/.installed: benchmarks/peer/requirements.txt
+	$(PYTHON) -m venv .venv-peer
+	.venv-peer/bin/python -m pip install --quiet --requirement benchmarks/peer/requirements.txt
+	@touch $@
+
+peer: .venv-peer/.installed
+
+bench: $(VENV)/.installed peer
+	$(BIN)/python -m benchmarks.all
 	$(BIN)/python -m benchmarks.scale
+	$(BIN)/python -m benchmarks.tables
 
 clean:
-	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) .venv-peer build *.egg-info .mypy_cache .ruff_cache .pytest_cache

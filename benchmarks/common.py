@@ -27,7 +27,7 @@ def measured_on() -> dict[str, Any]:
     """Return commit, machine and versions; to be asked before the work, since the files may change meanwhile."""
     return {
         "measured": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": _git("rev-parse", "HEAD"),
+        "commit": commit(),
         "uncommitted_changes": bool(_git("status", "--porcelain", "--", "influent", "benchmarks/*.py")),
         "machine": {
             "processor": _processor(),
@@ -40,6 +40,11 @@ def measured_on() -> dict[str, Any]:
             **{package: version(package) for package in ("influent", "torch", "numpy", "scipy", "duckdb", "pyarrow")},
         },
     }
+
+
+def commit() -> str:
+    """Return the commit whose code is here."""
+    return _git("rev-parse", "HEAD")
 
 
 def write_result(name: str, content: dict[str, Any]) -> None:
