@@ -59,8 +59,12 @@ def show_report(out: Console, report: Report, metrics: Sequence[str] = ()) -> No
 
 def show_comparison(out: Console, report: ComparisonReport) -> None:
     """Print what each model can do and takes, how exact its credits are, and what that costs."""
-    for cells in (report.cells(), report.credit_cells()):
-        out.print(_table_of(cells))
+    cells, n_wide = report.cells(), 1 + len(report.shown())
+    tables = [cells]
+    if out.measure(_table_of(cells)).maximum > out.width:
+        tables = [[row[:n_wide] for row in cells], [row[:1] + row[n_wide:] for row in cells]]
+    for some in (*tables, report.credit_cells()):
+        out.print(_table_of(some))
         out.print()
     for sentence in (report.price(), *report.failures(), report.caption()):
         out.print(sentence, markup=False, highlight=False)

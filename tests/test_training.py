@@ -298,8 +298,12 @@ def test_only_what_comes_next_of_the_target_actions_is_learned():
         split.test.sequences.action_idx[split.test.stop].tolist()
         == [sequences.vocab.actions.require_idx(["buy"])[0]] * 30
     )
-    settings = influent.ModelConfig(embedding_dim=4, n_heads=1, max_len=6, target_actions=("buy",))
-    model = influent.Predictor(model=settings, train=influent.TrainConfig(epochs=20, batch_size=4, seen="keep"))
+    settings = influent.ModelConfig(
+        embedding_dim=4, n_heads=1, max_len=6, target_actions=("buy",), count_len=0, dropout=0.0
+    )
+    model = influent.Predictor(
+        model=settings, train=influent.TrainConfig(epochs=10, batch_size=4, learning_rate=0.05, seen="keep")
+    )
     scores = model.fit(split.train, split.validation).predict(split.test)
     assert (scores.argmax(axis=1) == sequences.vocab.items.require_idx(["tea"])[0]).all()
     with pytest.raises(influent.UnknownIdError, match="'bye'"):

@@ -26,9 +26,6 @@ from influent.models.model import Model
 from influent.models.ranks import Seen
 from influent.progress import Progress
 
-_SHOWN = ("HR", "NDCG")
-"""The metrics that the table shows; all are in the JSON."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class ComparisonReport:
@@ -45,9 +42,13 @@ class ComparisonReport:
     """How many test moments the times and the exactness are of, at most"""
     machine: dict[str, Any]
 
+    def shown(self) -> list[str]:
+        """Return the metrics that the table shows; all are in the JSON."""
+        return [name for name in self.accuracy.metrics() if name.split("@")[0] in ("HR", "NDCG")]
+
     def cells(self) -> list[list[str]]:
         """Return the table as texts: a header, then a row for each model."""
-        shown = [name for name in self.accuracy.metrics() if name.split("@")[0] in _SHOWN]
+        shown = self.shown()
         header = ["model", *shown, "fit, s", "peak memory, MiB", "score, ms", "explain, ms", "credits"]
         body = []
         for name, costs in self.costs.items():

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, Self, cast
+from typing import Protocol, Self
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from influent.data.vocab import Vocab
 from influent.errors import ConfigError, DataError
 from influent.evaluation.metrics import bootstrap_interval
 from influent.evaluation.report import Comparison, Measure
-from influent.models.model import Model, check_may_judge
+from influent.models.model import Fitted, check_may_judge
 from influent.models.ranks import BATCH
 from influent.progress import Progress
 
@@ -27,27 +27,12 @@ _LEAST_SHARE = 1e-12
 _UNITS = {1.0: "seconds", 60.0: "minutes", 3600.0: "hours", 86_400.0: "days"}
 
 
-class NextEventModel(Protocol):
+class NextEventModel(Fitted, Protocol):
     """Says which event comes next, and when: a temporal point process.
 
     Laws: an answer depends on nothing at or after its moment, but for `log_density`, which is about the time of what
     came; over all times the density integrates to one.
     """
-
-    @property
-    def name(self) -> str:
-        """How reports call it."""
-        ...
-
-    @property
-    def vocab(self) -> Vocab:
-        """The ids it was fitted with."""
-        ...
-
-    @property
-    def fitted_on(self) -> str:
-        """Fingerprint of the training sequences; empty before `fit`."""
-        ...
 
     @property
     def popularity(self) -> np.ndarray:
@@ -194,7 +179,7 @@ def evaluate_times(
         raise ConfigError(f"The 'unit_s' parameter of evaluate_times must be seconds above 0. Got {unit_s!r}.")
     _check_timed(moments.sequences)
     for model in models:
-        check_may_judge(cast(Model, model), moments)
+        check_may_judge(model, moments)
     moments = moments.take(np.flatnonzero((moments.target_stop > moments.stop) & (moments.stop > moments.start)))
     if len(moments) == 0:
         raise DataError("no moment has a history and an event after it, so there is no gap to judge by.")

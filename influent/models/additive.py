@@ -31,19 +31,12 @@ class Additive(AdditiveBackbone):
     exactness: ClassVar[Exactness] = "exact"
 
     def __init__(self, config: ModelConfig, *, uses_gaps: bool) -> None:
-        super().__init__()
         dim, heads = config.embedding_dim, config.n_heads
-        self.n_heads = heads
+        super().__init__(dim=dim, n_heads=heads, is_tied=config.tied)
         # Heads begin as decays of different length: half the weight at lag 2, 4, 8 ….
         half_lives = 2.0 ** torch.arange(1, heads + 1)
         self.kernel = Kernel(heads, max_len=config.max_len, uses_gaps=uses_gaps, half_lives=half_lives)
         self.gate = nn.Linear(dim, heads)
-        self.project = nn.Linear(dim, heads * dim, bias=False)
-        nn.init.normal_(self.project.weight, std=dim**-0.5)
-        if config.tied:
-            # Events then begin by speaking for items like their own, which is nearly right where vectors are shared.
-            with torch.no_grad():
-                self.project.weight.copy_(torch.eye(dim).repeat(heads, 1))
         self.query = QueryGate(dim, heads) if config.gate == "query" else None
         if self.query is not None:
             self.exactness = "closes"  # type: ignore[misc]
@@ -55,22 +48,6 @@ class Additive(AdditiveBackbone):
         if self.query is not None:
             weight_BQTM = weight_BQTM * self.query(z_BTD, batch)
         return weight_BQTM
-
-    def states(self, z_BTD: Tensor, batch: Batch) -> Tensor:
-        """Return the sum of all terms at each question, (B, Q, D)."""
-        n_batch, n_events, dim = z_BTD.shape
-        value_BTMD = self.project(z_BTD).view(n_batch, n_events * self.n_heads, dim)
-        return torch.bmm(self.weights(z_BTD, batch).flatten(2), value_BTMD)
-
-    def contributions(self, parts: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
-        """Return each event's term at the only question; the parts of an event share its weight."""
-        z_BTD = torch.stack(list(parts.values())).sum(dim=0)
-        weight_BTM = self.weights(z_BTD, batch)[:, 0]
-        terms = {}
-        for name, part_BTD in parts.items():
-            value_BTMD = self.project(part_BTD).view(*part_BTD.shape[:2], self.n_heads, -1)
-            terms[name] = torch.einsum("btm,btmd->btd", weight_BTM, value_BTMD)
-        return terms
 
 
 class QueryGate(nn.Module):

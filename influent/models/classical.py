@@ -10,7 +10,7 @@ import importlib
 import json
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, ClassVar, Self, cast
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import pyarrow as pa
@@ -23,7 +23,7 @@ from influent.data.labels import Kind, Labels
 from influent.data.vocab import Vocab
 from influent.errors import ConfigError, DataError, LeakageError, MissingExtraError, RunFolderError, SchemaError
 from influent.models.label_model import FeatureCredits, check_answered, check_same_question
-from influent.models.model import Model, check_fitted
+from influent.models.model import check_fitted
 from influent.progress import Progress
 
 _BOUND = 10.0
@@ -127,7 +127,7 @@ class Classical:
 
     def predict(self, labels: Labels) -> np.ndarray:
         """Answer each question, float64 (L,): a probability, or a number in the label's unit."""
-        check_fitted(cast(Model, self))
+        check_fitted(self)
         answer = self._answer(self._describe(labels))
         return np.asarray(expit(answer) if self.kind == "classification" else answer)
 
@@ -141,7 +141,7 @@ class Classical:
             LeakageError: the log is order-only, so that what comes before a moment is not known.
             ConfigError: the model's questions are not about items.
         """
-        check_fitted(cast(Model, self))
+        check_fitted(self)
         check_same_question(self.name, self.asked, self.vocab, labels)
         if self.rates is None:
             raise ConfigError(f"{self.asked!r} is asked about the user: there is no item to have a rate.")
@@ -163,7 +163,7 @@ class Classical:
 
     def save(self, folder: Path) -> None:
         """Write `model.safetensors`, `config.json` and the vocabulary."""
-        check_fitted(cast(Model, self))
+        check_fitted(self)
         arrays = {name: np.array(array, order="C") for name, array in self.arrays.items()}
         rates = None
         if self.rates is not None:
@@ -222,7 +222,7 @@ class _Linear(_Scaled):
 
     def credits(self, labels: Labels) -> FeatureCredits:
         """Return the terms of each answer's logit, or of the number itself; they add up to it."""
-        check_fitted(cast(Model, self))
+        check_fitted(self)
         terms = self._terms(self._describe(labels))
         missing = tuple(f"{self.features[place]} is missing" for place in self.arrays["missing"])
         return FeatureCredits(names=self.features + missing, credit=terms, bias=float(self.arrays["bias"]))

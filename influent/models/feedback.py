@@ -34,17 +34,14 @@ class Feedback(AdditiveBackbone):
     exactness: ClassVar[Exactness] = "closes"
 
     def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
         dim, heads = config.embedding_dim, config.n_heads
-        self.n_heads = heads
+        super().__init__(dim=dim, n_heads=heads, is_tied=config.tied)
         self.gate_now = nn.Linear(dim, heads)
         self.gate_before = nn.Linear(dim, heads, bias=False)
         # Heads begin as decays of different length: half is left after 2, 4, 8 … events.
         kept = 0.5 ** (0.5 ** torch.arange(1, heads + 1))
         with torch.no_grad():
             self.gate_now.bias.copy_(torch.logit(kept, eps=1e-6))
-        self.project = nn.Linear(dim, heads * dim, bias=False)
-        nn.init.normal_(self.project.weight, std=dim**-0.5)
 
     def weights(self, z_BTD: Tensor, batch: Batch) -> Tensor:
         """Return Π σ(g), what is left of each event at each question, (B, Q, T, M); zero outside the mask."""
@@ -57,18 +54,3 @@ class Feedback(AdditiveBackbone):
         at_question_BQM = passed_BTM.gather(1, latest_BQ[..., None].expand(-1, -1, self.n_heads))
         log_BQTM = (at_question_BQM[:, :, None] - passed_BTM[:, None]).to(z_BTD.dtype)
         return log_BQTM.masked_fill(~batch.mask_BQT[..., None], -torch.inf).exp()
-
-    def states(self, z_BTD: Tensor, batch: Batch) -> Tensor:
-        """Return the sum of all terms at each question, (B, Q, D)."""
-        n_batch, n_events, dim = z_BTD.shape
-        value_BTMD = self.project(z_BTD).view(n_batch, n_events * self.n_heads, dim)
-        return torch.bmm(self.weights(z_BTD, batch).flatten(2), value_BTMD)
-
-    def contributions(self, parts: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
-        """Return each event's term at the only question; the parts of an event share its weight."""
-        weight_BTM = self.weights(torch.stack(list(parts.values())).sum(dim=0), batch)[:, 0]
-        terms = {}
-        for name, part_BTD in parts.items():
-            value_BTMD = self.project(part_BTD).unflatten(2, (self.n_heads, -1))
-            terms[name] = torch.einsum("btm,btmd->btd", weight_BTM, value_BTMD)
-        return terms

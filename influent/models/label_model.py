@@ -4,39 +4,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, Self, cast, runtime_checkable
+from typing import Protocol, Self, runtime_checkable
 
 import numpy as np
 
 from influent.data.labels import Labels
 from influent.data.vocab import Vocab
 from influent.errors import DataError, SchemaError
-from influent.models.model import Model, check_may_judge
+from influent.models.model import Fitted, check_may_judge
 from influent.progress import Progress
 
 
 @runtime_checkable
-class LabelModel(Protocol):
+class LabelModel(Fitted, Protocol):
     """Learns from answered questions, and answers others of the same kind.
 
     Laws: an answer depends on nothing at or after its moment, and not on the questions beside it; save then load
     changes no answer.
     """
-
-    @property
-    def name(self) -> str:
-        """How reports call it."""
-        ...
-
-    @property
-    def vocab(self) -> Vocab:
-        """The ids it was fitted with."""
-        ...
-
-    @property
-    def fitted_on(self) -> str:
-        """Fingerprint of the training labels; empty before `fit`."""
-        ...
 
     @property
     def label_mean(self) -> float:
@@ -121,5 +106,4 @@ def check_may_answer(model: LabelModel, labels: Labels) -> None:
         LeakageError: the model was fitted on other labels than the training part of this split. Labels of no split do
             not know their training part, and are not checked.
     """
-    # It reads no more than a name and a fingerprint.
-    check_may_judge(cast(Model, model), labels.moments)
+    check_may_judge(model, labels.moments)

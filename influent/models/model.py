@@ -15,14 +15,8 @@ from influent.models.credits import Credits
 from influent.progress import Progress
 
 
-@runtime_checkable
-class Model(Protocol):
-    """Fits sequences, scores every item at a moment, and says of which terms a score is the sum.
-
-    Laws, checked for every model in `influent.testing`: the terms add up to the score; an event that is left out
-    takes its credit with it; a moment's scores do not depend on the moments beside it; save then load changes
-    nothing.
-    """
+class Fitted(Protocol):
+    """What says by which ids, and from which events, it was fitted."""
 
     @property
     def name(self) -> str:
@@ -36,8 +30,18 @@ class Model(Protocol):
 
     @property
     def fitted_on(self) -> str:
-        """Fingerprint of the training sequences; empty before `fit`."""
+        """Fingerprint of what it learned from; empty before `fit`."""
         ...
+
+
+@runtime_checkable
+class Model(Fitted, Protocol):
+    """Fits sequences, scores every item at a moment, and says of which terms a score is the sum.
+
+    Laws, checked for every model in `influent.testing`: the terms add up to the score; an event that is left out
+    takes its credit with it; a moment's scores do not depend on the moments beside it; save then load changes
+    nothing.
+    """
 
     @property
     def popularity(self) -> np.ndarray:
@@ -66,7 +70,7 @@ class Model(Protocol):
         ...
 
 
-def check_fitted(model: Model) -> None:
+def check_fitted(model: Fitted) -> None:
     """Refuse a model that has learned nothing yet.
 
     Raises:
@@ -76,7 +80,7 @@ def check_fitted(model: Model) -> None:
         raise NotFittedError(f"this {model.name} model is not fitted. Call fit(train) first.")
 
 
-def check_same_ids(model: Model, moments: Moments) -> None:
+def check_same_ids(model: Fitted, moments: Moments) -> None:
     """Refuse moments of sequences whose indices mean other items or actions than the model's.
 
     Raises:
@@ -93,7 +97,7 @@ def check_same_ids(model: Model, moments: Moments) -> None:
             )
 
 
-def check_may_judge(model: Model, moments: Moments) -> None:
+def check_may_judge(model: Fitted, moments: Moments) -> None:
     """Refuse to judge a model at moments whose answers it may have learned from.
 
     Raises:

@@ -1,6 +1,6 @@
 """What is trained and asked: a backbone that turns histories into states, and a module around it.
 
-Shapes: B batch, Q questions, T events, D embedding, I items.
+Shapes: B batch, Q questions, T events, M heads, D embedding, I items.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from influent.models.batch import Batch
@@ -27,13 +28,41 @@ class Backbone(nn.Module, ABC):
 
 
 class AdditiveBackbone(Backbone):
-    """A backbone whose state is a sum with one term for each past event."""
+    """A backbone whose state is a sum with one term for each past event: Σ_j Σ_m weight_m(j) · W_m z_j."""
 
     exactness: ClassVar[Exactness] = "exact"
 
+    def __init__(self, *, dim: int, n_heads: int, is_tied: bool) -> None:
+        super().__init__()
+        self.n_heads = n_heads
+        self.project = nn.Linear(dim, n_heads * dim, bias=False)
+        nn.init.normal_(self.project.weight, std=dim**-0.5)
+        if is_tied:
+            # Events then begin by speaking for items like their own, which is nearly right where vectors are shared.
+            with torch.no_grad():
+                self.project.weight.copy_(torch.eye(dim).repeat(n_heads, 1))
+
     @abstractmethod
+    def weights(self, z_BTD: Tensor, batch: Batch) -> Tensor:
+        """Return the weight of each event at each question in each head, (B, Q, T, M); zero outside the mask."""
+
+    def states(self, z_BTD: Tensor, batch: Batch) -> Tensor:
+        """Return the sum of all terms at each question, (B, Q, D)."""
+        n_batch, n_events, dim = z_BTD.shape
+        value_BTMD = self.project(z_BTD).view(n_batch, n_events * self.n_heads, dim)
+        return torch.bmm(self.weights(z_BTD, batch).flatten(2), value_BTMD)
+
     def contributions(self, parts: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
-        """Return each event's term of the state at the batch's only question, split by part: (B, T, D) by name."""
+        """Return each event's term of the state at the batch's only question, split by part: (B, T, D) by name.
+
+        The parts of an event share its weight.
+        """
+        weight_BTM = self.weights(torch.stack(list(parts.values())).sum(dim=0), batch)[:, 0]
+        terms = {}
+        for name, part_BTD in parts.items():
+            value_BTMD = self.project(part_BTD).view(*part_BTD.shape[:2], self.n_heads, -1)
+            terms[name] = torch.einsum("btm,btmd->btd", weight_BTM, value_BTMD)
+        return terms
 
 
 class SequenceModule(nn.Module, ABC):
