@@ -74,7 +74,19 @@ def _reduced(block: influent.ItemVectors) -> influent.ItemVectors:
     return influent.reduce_vectors(block, dim=64, method="whiten")
 
 
-_SPARSE = {"max_len": 50, "count_popularity_power": 0.0, "count_reverse": 0.0}
+_SPARSE = {
+    "max_len": 50,
+    "count_popularity_power": 0.0,
+    "count_reverse": 0.0,
+    "tied": True,
+    "sampled_above": 5000,
+    "n_negatives": 2048,
+}
+_SPARSE_TRAIN = {"learning_rate": 0.005, "batch_size": 128, "weight_decay": 0.1, "patience": 4}
+_SPARSE_BOX = {"max_len": 50, "tied": True, "dropout": 0.5, "sampled_above": 5000, "n_negatives": 2048}
+"""Chosen on the validation events of Amazon Beauty, and used for the three Amazon sets alike."""
+
+_AMAZON: dict[str, Any] = {"model": _SPARSE, "train": _SPARSE_TRAIN, "box": _SPARSE_BOX, "counts": PLAIN}
 
 BENCHMARKS = {
     "movielens-100k": Benchmark(split=lambda: _last("movielens-100k"), peer={"session_max_len": 100}),
@@ -86,7 +98,7 @@ BENCHMARKS = {
     ),
     "movielens-1m-by-time": Benchmark(split=lambda: influent.split_at(_movielens_1m(), 0.9, target="last")),
     "amazon-musical-instruments": Benchmark(split=_instruments, model={"max_len": 50}, text=_reviews),
-    "amazon-beauty": Benchmark(split=lambda: _last("amazon-beauty"), model=_SPARSE, counts=PLAIN),
-    "amazon-sports": Benchmark(split=lambda: _last("amazon-sports"), model=_SPARSE, counts=PLAIN),
-    "amazon-toys": Benchmark(split=lambda: _last("amazon-toys"), model=_SPARSE, counts=PLAIN),
+    "amazon-beauty": Benchmark(split=lambda: _last("amazon-beauty"), **_AMAZON),
+    "amazon-sports": Benchmark(split=lambda: _last("amazon-sports"), **_AMAZON),
+    "amazon-toys": Benchmark(split=lambda: _last("amazon-toys"), **_AMAZON),
 }
