@@ -163,45 +163,42 @@ def fit(
 
 
 @app.command()
-def evaluate(
+def tune(
     run: RunFolder,
-    k: Annotated[list[int], typer.Option(help="Length of the list that is judged; repeatable.")] = [10],  # noqa: B006
-    seen: SeenOption = Seen.exclude,
+    trials: Annotated[int, typer.Option(help="How many settings to try, those of before included.")] = 20,
+    model: Annotated[str | None, typer.Option(help="additive (as by default), feedback, sasrec, hstu, …")] = None,
+    size: Size = None,
+    split: SplitAt = None,
+    target: Target = "first",
+    target_action: TargetAction = [],  # noqa: B006
+    config: Annotated[Path | None, typer.Option(help="TOML with [model], [train] and [space] to search.")] = None,
+    pruner: Annotated[str, typer.Option(help="median gives up what is behind; none lets each trial end.")] = "median",
+    seen: Annotated[Seen | None, typer.Option(help="Whether validation lets items of the history come again.")] = None,
+    epochs: Epochs = None,
+    seed: Seed = None,
+    device: Device = None,
 ) -> None:
-    """Judge a run's model at its test moments, beside popularity and counts."""
+    """Search the settings with the best validation score; test events are never looked at."""
     from influent import show, steps
+    from influent.models.kinds import read_settings
 
-    report = steps.evaluate_run(run, k=k, seen=seen.value, progress=_progress())
-    show.show_report(show.console(), report)
-    typer.echo(f"written: {run / 'evaluation.md'}")
-
-
-@app.command()
-def explain(
-    run: RunFolder,
-    user: Annotated[list[str] | None, typer.Option(help="Explain this user's latest moment; repeatable.")] = None,
-    item: Annotated[list[str] | None, typer.Option(help="Explain this item; repeatable.")] = None,
-    top: Annotated[int | None, typer.Option(help="Events with a row of their own; the rest is one row.")] = None,
-    contrast: Annotated[int | None, typer.Option(help="Explain an item against its best rivals, this many.")] = None,
-    by_part: Annotated[
-        bool, typer.Option("--by-part", help="Split each event's credit by what of it counted.")
-    ] = False,
-) -> None:
-    """Say which earlier events led to each score: for all test predictions, or for one user."""
-    from influent import show, steps
-    from influent.data.vocab import Vocab
-
-    ledger = steps.explain_run(
-        run, users=user, items=item, top=top, contrast=contrast, by_part=by_part, progress=_progress()
+    settings = read_settings(config, ("model", "train", "space"))
+    parts = _split(split, target, target_action) or steps.split_of(run)
+    of_model = _given(size=size, target_actions=parts.actions)
+    tuned = steps.tune_run(
+        run,
+        kind=model,
+        model={**settings.get("model", {}), **of_model},
+        train={**settings.get("train", {}), **_given(epochs=epochs, seed=seed, device=device, seen=seen)},
+        space=settings.get("space"),
+        n_trials=trials,
+        pruner=pruner,  # type: ignore[arg-type]
+        seed=seed or 0,
+        split=parts,
+        progress=_progress(),
     )
-    out, vocab = show.console(), Vocab.load(run)
-    for prediction_id in range(len(ledger) if user else 1):
-        show.show_ledger(out, ledger, vocab, prediction_id, n_events=10)
-    typer.echo(
-        f"{len(ledger):,} predictions, {ledger.table.num_rows:,} credits, largest gap {ledger.largest_gap():.1e}"
-    )
-    if not user:
-        typer.echo(f"written: {run / 'ledger.parquet'}")
+    show.show_tuned(show.console(), tuned)
+    typer.echo(f"written: {run / 'tuned.toml'}")
 
 
 @app.command()
@@ -252,42 +249,45 @@ def compare(
 
 
 @app.command()
-def tune(
+def evaluate(
     run: RunFolder,
-    trials: Annotated[int, typer.Option(help="How many settings to try, those of before included.")] = 20,
-    model: Annotated[str | None, typer.Option(help="additive (as by default), feedback, sasrec, hstu, …")] = None,
-    size: Size = None,
-    split: SplitAt = None,
-    target: Target = "first",
-    target_action: TargetAction = [],  # noqa: B006
-    config: Annotated[Path | None, typer.Option(help="TOML with [model], [train] and [space] to search.")] = None,
-    pruner: Annotated[str, typer.Option(help="median gives up what is behind; none lets each trial end.")] = "median",
-    seen: Annotated[Seen | None, typer.Option(help="Whether validation lets items of the history come again.")] = None,
-    epochs: Epochs = None,
-    seed: Seed = None,
-    device: Device = None,
+    k: Annotated[list[int], typer.Option(help="Length of the list that is judged; repeatable.")] = [10],  # noqa: B006
+    seen: SeenOption = Seen.exclude,
 ) -> None:
-    """Search the settings with the best validation score; test events are never looked at."""
+    """Judge a run's model at its test moments, beside popularity and counts."""
     from influent import show, steps
-    from influent.models.kinds import read_settings
 
-    settings = read_settings(config, ("model", "train", "space"))
-    parts = _split(split, target, target_action) or steps.split_of(run)
-    of_model = _given(size=size, target_actions=parts.actions)
-    tuned = steps.tune_run(
-        run,
-        kind=model,
-        model={**settings.get("model", {}), **of_model},
-        train={**settings.get("train", {}), **_given(epochs=epochs, seed=seed, device=device, seen=seen)},
-        space=settings.get("space"),
-        n_trials=trials,
-        pruner=pruner,  # type: ignore[arg-type]
-        seed=seed or 0,
-        split=parts,
-        progress=_progress(),
+    report = steps.evaluate_run(run, k=k, seen=seen.value, progress=_progress())
+    show.show_report(show.console(), report)
+    typer.echo(f"written: {run / 'evaluation.md'}")
+
+
+@app.command()
+def explain(
+    run: RunFolder,
+    user: Annotated[list[str] | None, typer.Option(help="Explain this user's latest moment; repeatable.")] = None,
+    item: Annotated[list[str] | None, typer.Option(help="Explain this item; repeatable.")] = None,
+    top: Annotated[int | None, typer.Option(help="Events with a row of their own; the rest is one row.")] = None,
+    contrast: Annotated[int | None, typer.Option(help="Explain an item against its best rivals, this many.")] = None,
+    by_part: Annotated[
+        bool, typer.Option("--by-part", help="Split each event's credit by what of it counted.")
+    ] = False,
+) -> None:
+    """Say which earlier events led to each score: for all test predictions, or for one user."""
+    from influent import show, steps
+    from influent.data.vocab import Vocab
+
+    ledger = steps.explain_run(
+        run, users=user, items=item, top=top, contrast=contrast, by_part=by_part, progress=_progress()
     )
-    show.show_tuned(show.console(), tuned)
-    typer.echo(f"written: {run / 'tuned.toml'}")
+    out, vocab = show.console(), Vocab.load(run)
+    for prediction_id in range(len(ledger) if user else 1):
+        show.show_ledger(out, ledger, vocab, prediction_id, n_events=10)
+    typer.echo(
+        f"{len(ledger):,} predictions, {ledger.table.num_rows:,} credits, largest gap {ledger.largest_gap():.1e}"
+    )
+    if not user:
+        typer.echo(f"written: {run / 'ledger.parquet'}")
 
 
 @app.command()

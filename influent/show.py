@@ -15,12 +15,12 @@ from influent import schema
 from influent.data.artefacts import Artefacts
 from influent.data.clean import CleaningReport
 from influent.data.vocab import Vocab
-from influent.evaluation.comparison import ComparisonReport
 from influent.evaluation.report import Report
 from influent.influence.ledger import Ledger
 from influent.recommendations import Recommendations
 
 if TYPE_CHECKING:
+    from influent.evaluation.comparison import ComparisonReport
     from influent.models.tuning import Tuned
 
 _SPANS_S = (("year", 31_557_600), ("day", 86_400), ("hour", 3_600), ("minute", 60), ("second", 1))
@@ -61,7 +61,7 @@ def show_comparison(out: Console, report: ComparisonReport) -> None:
     """Print what each model can do and takes, how exact its credits are, and what that costs."""
     cells, n_wide = report.cells(), 1 + len(report.shown())
     tables = [cells]
-    if out.measure(_table_of(cells)).maximum > out.width:
+    if out.measure(_table_of(cells), options=out.options.update(max_width=1000)).maximum > out.width:
         tables = [[row[:n_wide] for row in cells], [row[:1] + row[n_wide:] for row in cells]]
     for some in (*tables, report.credit_cells()):
         out.print(_table_of(some))

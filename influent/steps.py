@@ -274,7 +274,8 @@ def tune_run(
     if both:
         raise ConfigError(f"{', '.join(both)}: given in [model] or [train], and in [space]. Leave one out.")
     base = Predictor(model=model_config(kind, model or {}), train=TrainConfig.from_dict(dict(train or {})))
-    searched = default_space(base.model, fixed=fixed) if space is None else read_space(space)
+    settled = {*fixed, *(("embedding_dim", "n_layers", "n_heads") if "size" in fixed else ())}
+    searched = default_space(base.model, fixed=settled) if space is None else read_space(space)
     split = split or split_of(folder)
     parts = split.split(Sequences.load(run.folder))
     learned, validation = parts.train, parts.validation.within(parts.train_and_validation)

@@ -298,7 +298,8 @@ def test_a_run_keeps_its_trials_and_settings_and_a_fit_takes_them(run):
 
 
 def test_what_is_given_is_not_searched(run):
-    tuned = steps.tune_run(run, model={**MODEL, "tied": True}, train={**TRAIN, "epochs": 1}, n_trials=1)
+    given = {"size": "small", "max_len": 5, "dropout": 0.1, "tied": True}
+    tuned = steps.tune_run(run, model=given, train={**TRAIN, "epochs": 1}, n_trials=1)
     searched = set(tuned.values)
     assert searched == {"learning_rate", "weight_decay", "count_popularity_power", "count_reverse"}
     assert tuned.model.tied
