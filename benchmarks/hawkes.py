@@ -205,21 +205,15 @@ def _maximise(
 
 
 def choose_decays(
-    train: influent.Sequences, validation: influent.Moments, *, n_decays: tuple[int, ...] = (1, 2, 3, 4, 6)
+    train: influent.Sequences, validation: influent.Moments, *, n_decays: tuple[int, ...] = (2, 3, 4, 6, 8)
 ) -> tuple[Hawkes, dict[str, float]]:
     """Fit with several grids of decays and return the best on validation, and the figure of each.
 
-    A grid is even in the logarithm, from the slowest kernel that matters (twenty mean gaps) to the fastest (the
-    5 % quantile of the gaps).
+    A grid is even in the logarithm, from kernels of twenty mean gaps to kernels of the 5 % quantile of the gaps.
     """
     gap_s = _gaps(train)[influent.each_moment(train).stop]
     slowest, fastest = 1 / (20 * gap_s.mean()), 1 / max(float(np.quantile(gap_s, 0.05)), 1e-3)
-    found = {
-        n: Hawkes.fit(
-            train, np.geomspace(slowest, fastest, n + 2)[1:-1] if n < 3 else np.geomspace(slowest, fastest, n)
-        )
-        for n in n_decays
-    }
+    found = {n: Hawkes.fit(train, np.geomspace(slowest, fastest, n)) for n in n_decays}
     score = {n: model.log_likelihood(validation) for n, model in found.items()}
     best = max(score, key=lambda n: score[n])
     return found[best], {f"{n} decays": value for n, value in score.items()}

@@ -49,6 +49,13 @@ def test_bins_of_time_are_quantiles_and_never_too_narrow():
     assert (torch.diff(edges) > 1e-3).all()
 
 
+def test_the_last_bin_of_a_long_tail_is_halved_while_there_are_gaps_enough():
+    gaps = torch.arange(1.0, 1001.0, dtype=torch.float64)
+    edges, unit, _ = time_bins(gaps, n_bins=4)
+    # Quartiles, then 1/8 and 1/16 of 1000 gaps, which are 125 and 62; 1/32 would be 31 and is too few.
+    assert (edges * unit).round().tolist() == [0, 251, 500, 750, 875, 938]
+
+
 def test_equal_gaps_do_not_make_an_intensity_grow_without_bound():
     head = TimeHead(torch.tensor([0.0, 1.0]), unit_s=1.0, shortest_s=1.0, dim=1)
     assert head.bin_of(torch.tensor([0.0, 1.0, 1.5], dtype=torch.float64)).tolist() == [0, 0, 1]
@@ -154,6 +161,19 @@ def test_the_time_of_the_next_event_is_learned(clicks):
     assert np.abs(model.predict_gap(split.test) / DAY - 1).mean() < 0.3
     with pytest.raises(influent.ConfigError, match="fitted for time and not for ranking"):
         model.predict(split.test)
+
+
+def test_a_model_of_time_may_not_know_the_moment():
+    with pytest.raises(influent.ConfigError, match="knows_moment would give it away"):
+        influent.Predictor(task=["ranking", "time"], model=influent.ModelConfig(knows_moment=True))
+
+
+def test_with_time_first_the_likelihood_of_item_and_time_together_decides_when_to_stop(clicks):
+    split = influent.split_at(clicks, 0.8)
+    model = influent.Predictor(task=["time", "ranking"], model=TINY, train=influent.TrainConfig(epochs=2))
+    model.fit(split.train, split.validation)
+    report = influent.evaluate_times([model], split.validation)
+    assert model.log.best_score == pytest.approx(report.rows["additive"]["log-likelihood"].mean)
 
 
 def test_sequences_that_reach_beyond_a_question_are_refused(clicks, asked):

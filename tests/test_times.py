@@ -40,7 +40,9 @@ def test_users_of_validation_and_test_are_never_trained_on(tiny):
 def test_each_event_from_the_second_on_is_a_moment_with_all_before_it(tiny):
     test = influent.split_users(tiny, validation=["bob"], test=["cat"]).test
     row = test.sequences.event_id
-    told = [(row[a:b].tolist(), row[b:c].tolist()) for a, b, c in zip(test.start, test.stop, test.target_stop, strict=True)]
+    told = [
+        (row[a:b].tolist(), row[b:c].tolist()) for a, b, c in zip(test.start, test.stop, test.target_stop, strict=True)
+    ]
     assert told == [([4], [6]), ([4, 6], [9])]
     assert gaps_to_next(test).tolist() == [120, 180]
 
@@ -137,7 +139,7 @@ def alternating() -> influent.Split:
 def fitted(alternating) -> influent.Predictor:
     settings = influent.ModelConfig(embedding_dim=8, n_heads=2, max_len=6, dropout=0.0)
     train = influent.TrainConfig(epochs=20, patience=20, batch_size=8, seen="keep", device="cpu")
-    model = influent.Predictor(task=["ranking", "time"], model=settings, train=train)
+    model = influent.Predictor(task=["time", "ranking"], model=settings, train=train)
     return model.fit(alternating.train, alternating.validation)
 
 
@@ -169,9 +171,10 @@ def test_the_probabilities_of_items_are_those_of_the_scores(alternating, fitted)
 
 
 def test_moments_without_a_gap_are_left_out(tiny):
-    model = ConstantRate.of(tiny)
-    report = influent.evaluate_times([model], influent.split_at(tiny, "2024-01-01T00:06:00Z").test)
-    assert report.n_moments == 3
+    # Validation is at bob's 5, with 1 before it, and at cat's 4, the first of hers.
+    split = influent.split_at(tiny, "2024-01-01T00:06:00Z", validation="2024-01-01T00:04:00Z")
+    model = ConstantRate.of(split.train)
+    assert influent.evaluate_times([model], split.validation).n_moments == 1
     with pytest.raises(influent.DataError, match="no moment has a history and an event after it"):
         influent.evaluate_times([model], influent.latest_moments(tiny))
 
@@ -190,4 +193,4 @@ def test_what_cannot_be_judged_is_refused(tiny, alternating, fitted):
     log = influent.clean(influent.read_events(pa.table({"user_id": [1, 1], "item_id": ["out", "sea"], "time": [1, 2]})))
     elsewhere = influent.build_sequences(log, vocab=alternating.train.vocab)
     with pytest.raises(influent.DataError, match="100.0% of the events to judge are of items outside the catalogue"):
-        influent.evaluate_times([fitted], each_moment(elsewhere, np.array([40])))
+        influent.evaluate_times([fitted], each_moment(elsewhere))

@@ -136,8 +136,8 @@ class TimeReport(Comparison):
     def caption(self) -> str:
         """Return in one sentence what the table is of."""
         return (
-            f"{self.protocol}; {self.n_moments:,} events of {self.n_users:,} users, all items, seen items kept; time in "
-            f"{_unit_name(self.unit_s)} (mean gap {self.mean_gap:.4g}, {self.no_gap:.1%} of gaps are zero); "
+            f"{self.protocol}; {self.n_moments:,} events of {self.n_users:,} users, all items, seen items kept; "
+            f"time in {_unit_name(self.unit_s)} (mean gap {self.mean_gap:.4g}, {self.no_gap:.1%} of gaps are zero); "
             f"95 % intervals by bootstrap over users; split {self.split or 'not named'}."
         )
 

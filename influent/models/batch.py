@@ -118,17 +118,21 @@ class Windows:
         return -(-len(self) // batch_size)
 
     def batches(self, batch_size: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
-        """Return shuffled batches of windows; those of like length lie together, so that little is padding."""
+        """Return shuffled batches of windows; those of like length lie together, so that little is padding.
+
+        First and later windows of long sequences stay mixed: a batch of later ones only is one of the busiest users
+        only, and steps in their direction make training unsteady. Within a batch windows come by number of targets.
+        """
         order = rng.permutation(len(self))
         n_targets, length = self.stop - self.first_target, self.stop - self.start
         pool = 32 * batch_size
         batches = []
         for first in range(0, len(order), pool):
             some = order[first : first + pool]
-            some = some[np.lexsort((length[some], n_targets[some]))]
+            some = some[np.argsort(length[some], kind="stable")]
             batches += [some[i : i + batch_size] for i in range(0, len(some), batch_size)]
         for place in rng.permutation(len(batches)):
-            yield batches[place]
+            yield batches[place][np.argsort(n_targets[batches[place]], kind="stable")]
 
 
 def training_windows(train: Sequences, max_len: int) -> Windows:

@@ -149,16 +149,27 @@ class TimeHead(nn.Module):
         return total * self.unit_s
 
 
-def time_bins(gap_s: Tensor, n_bins: int = 24) -> tuple[Tensor, float, float]:
+_FEWEST = 50
+"""A bin at the long end holds at least this many training gaps."""
+
+
+def time_bins(gap_s: Tensor, n_bins: int = 32) -> tuple[Tensor, float, float]:
     """Return edges at quantiles of the gaps in units of their mean, that unit, and the shortest gap, in seconds.
 
+    Gaps have long tails, and the last bin would take an intensity to be constant all along one. So it is halved, up
+    to four times, while there are gaps enough.
     Bins narrower than a thousandth of the unit are joined: a log with coarse times has many equal gaps, and an
     intensity on an interval of no length has no bound.
     """
     unit = max(float(gap_s.double().mean()), 1e-6)
-    shares = torch.linspace(0, 1, n_bins + 1, dtype=torch.float64)[1:-1]
+    shares = [place / n_bins for place in range(1, n_bins)]
+    left = 1 / n_bins
+    for _ in range(4):
+        left /= 2
+        if left * len(gap_s) >= _FEWEST:
+            shares.append(1 - left)
     edges = [0.0]
-    for edge in torch.quantile(_some(gap_s.double()) / unit, shares).tolist():
+    for edge in torch.quantile(_some(gap_s.double()) / unit, torch.tensor(shares, dtype=torch.float64)).tolist():
         if edge - edges[-1] > 1e-3:
             edges.append(edge)
     positive = gap_s[gap_s > 0]

@@ -240,6 +240,9 @@ def _chunks(target_BQ: Tensor, n_columns: int) -> Iterator[tuple[slice, slice]]:
     step_b = max(n_rows // n_questions, 1)
     asked_BQ = (target_BQ >= 0).cpu()
     for b in range(0, n_windows, step_b):
-        for q in range(0, n_questions, step_q):
-            if asked_BQ[b : b + step_b, q : q + step_q].any():
-                yield slice(b, min(b + step_b, n_windows)), slice(q, min(q + step_q, n_questions))
+        windows = slice(b, min(b + step_b, n_windows))
+        asked = asked_BQ[windows].any(dim=0).nonzero()
+        # Padding behind the last question of all these windows costs nothing.
+        n_asked = int(asked.max()) + 1 if len(asked) else 0
+        for q in range(0, n_asked, step_q):
+            yield windows, slice(q, min(q + step_q, n_asked))

@@ -58,7 +58,7 @@ class Predictor:
         train: how it is trained.
 
     Raises:
-        ConfigError: a task is not known, or named twice.
+        ConfigError: a task is not known, or named twice, or `time` is asked of a model that knows the moment.
 
     Example:
         >>> Predictor(task="rating")
@@ -86,6 +86,8 @@ class Predictor:
         if not self.tasks or any(one not in known for one in self.tasks) or len(set(self.tasks)) < len(self.tasks):
             raise ConfigError(f"task must be of {', '.join(known)}. Got {task!r}.")
         self.model, self.train = (model or ModelConfig()).resolved(), train or TrainConfig()
+        if "time" in self.tasks and self.model.knows_moment:
+            raise ConfigError("the task 'time' asks when the next event comes, so knows_moment would give it away.")
         if self.train.learning_rate == 0:
             rate = _LEARNING_RATE["sum" if self.model.is_sum else "other"]
             self.train = replace(self.train, learning_rate=rate)
@@ -119,7 +121,8 @@ class Predictor:
     ) -> Self:
         """Learn from training sequences, or from labels, and keep the epoch with the best validation score.
 
-        The score is NDCG@10 for ranking, the log-likelihood for time, and minus the loss for labels.
+        The score is NDCG@10 for ranking, the log-likelihood for time, and minus the loss for labels. Where time comes
+        first and ranking is there too, it is the log-likelihood of the next event, its time and its item together.
 
         Args:
             train: sequences for ranking and time; labels where these are the only task.
@@ -584,12 +587,27 @@ class Predictor:
                 found["ndcg@10"] = float(ndcg(ranks, offsets, k=10).mean())
             elif task == "time":
                 assert examples.validation is not None
-                found["log_density"] = float(np.nanmean(self.log_density(examples.validation)))
+                log_density = self.log_density(examples.validation)
+                if not found and "ranking" in self.tasks:
+                    found["log_likelihood"] = float(np.nanmean(log_density + self._log_chance(examples.validation)))
+                found["log_density"] = float(np.nanmean(log_density))
             else:
                 for _, asked in examples.labels:
                     if asked.kind == task:
                         found[f"score of {asked.name}"] = -self._label_loss(asked)
         self.fitted_on = ""
+        return found
+
+    def _log_chance(self, moments: Moments) -> np.ndarray:
+        """Return the log-probability of the first item that came next, (N,); NaN where none came or it is unknown."""
+        found = np.full(len(moments), np.nan)
+        for first in range(0, len(moments), BATCH):
+            some = moments.take(slice(first, first + BATCH))
+            rows = np.flatnonzero(some.target_stop > some.stop)
+            item = some.sequences.item_idx[some.stop[rows]]
+            rows, item = rows[item >= 0], item[item >= 0]
+            log_RI = torch.log_softmax(torch.from_numpy(self.predict(some.take(rows))), dim=1)
+            found[first + rows] = log_RI[torch.arange(len(rows)), torch.from_numpy(item).long()].numpy()
         return found
 
     def _label_loss(self, labels: Labels) -> float:
