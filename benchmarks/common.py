@@ -11,6 +11,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from influent.evaluation.measure import peak_memory_bytes
+
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 
@@ -45,6 +47,11 @@ def measured_on() -> dict[str, Any]:
 def commit() -> str:
     """Return the commit whose code is here."""
     return _git("rev-parse", "HEAD")
+
+
+def peak_memory_mib() -> int:
+    """Return the most memory this process has held, with interpreter, libraries and data."""
+    return round((peak_memory_bytes() or 0) / 2**20)
 
 
 def write_result(name: str, content: dict[str, Any]) -> None:

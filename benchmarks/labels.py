@@ -10,7 +10,6 @@ SET is `mind-click` (is a shown article clicked, on the last day), `cdnow-churn`
 from __future__ import annotations
 
 import argparse
-import resource
 import sys
 import time
 from collections.abc import Callable
@@ -23,7 +22,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 import influent
-from benchmarks.common import data_set, measured_on, write_result
+from benchmarks.common import data_set, measured_on, peak_memory_mib, write_result
 
 CUTOFF = "1997-12-30"
 HORIZON_DAYS = 182
@@ -94,7 +93,7 @@ def run(set_name: str, name: str, seed: int) -> None:
     report = influent.evaluate_labels([model], split.test, protocol=split.protocol, split=split.hash)
     print(report.to_markdown())
     row["test"] = {who: {n: asdict(m) for n, m in measures.items()} for who, measures in report.rows.items()}
-    row["peak_rss_mib"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    row["peak_memory_mib"] = peak_memory_mib()
     seeded = f"-{seed}" if "seed" in row else ""
     write_result(f"{set_name}/{name}{seeded}", {**about, **row})
 

@@ -10,7 +10,6 @@ SET is one of `benchmarks.sets.BENCHMARKS`; MODEL is `additive`, `additive-text`
 from __future__ import annotations
 
 import argparse
-import resource
 import sys
 import time
 from dataclasses import asdict
@@ -20,7 +19,7 @@ import numpy as np
 import torch
 
 import influent
-from benchmarks.common import measured_on, write_result
+from benchmarks.common import measured_on, peak_memory_mib, write_result
 from benchmarks.rectools import run_rectools
 from benchmarks.sets import BENCHMARKS, Benchmark
 from influent.models.item_to_item import ItemToItem
@@ -73,7 +72,7 @@ def run(set_name: str, name: str, seed: int, refit: bool) -> None:
             row["refitted"] = {"test": judged(model.refit(split.train_and_validation), split)}
     else:
         row |= learned(predictor(name, benchmark, seed), benchmark, split, refit, has_text=name.endswith("-text"))
-    row["peak_rss_mib"] = row.get("peak_rss_mib", round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))
+    row["peak_memory_mib"] = row.get("peak_memory_mib", peak_memory_mib())
     seeded = f"-{seed}" if "seed" in row else ""
     write_result(f"{set_name}/{name}{seeded}", {**about, **row})
 
@@ -92,7 +91,7 @@ def learned(
         "epochs": model.log.epochs,
         "best_epoch": model.log.best_epoch,
         "validation_ndcg@10": model.log.best_score,
-        "peak_rss_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+        "peak_memory_mib": peak_memory_mib(),
         "test": judged(model, split),
         "test_of_rare_items": judged_on_rare_items(model, split),
         "exactness": model.exactness,

@@ -6,7 +6,6 @@ Usage: python -m benchmarks.scale. Each size runs in a process of its own, so th
 from __future__ import annotations
 
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -17,7 +16,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 import influent
-from benchmarks.common import measured_on, write_result
+from benchmarks.common import measured_on, peak_memory_mib, write_result
 
 SIZES = (1_000_000, 3_000_000, 10_000_000)
 EVENTS_PER_USER = 34.5
@@ -41,7 +40,7 @@ def measure(path: Path) -> dict[str, Any]:
         "n_users": sequences.n_users,
         "cpu_seconds": round(time.process_time() - before, 2),
         "wall_seconds": round(time.perf_counter() - started, 2),
-        "peak_rss_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+        "peak_memory_mib": peak_memory_mib(),
     }
 
 

@@ -32,7 +32,7 @@ def table(rows: list[dict[str, Any]]) -> list[str]:
     for name, measures, row in lines:
         cells = [_cell(measures.get(metric)) for metric in shown]
         found.append(
-            "| " + " | ".join([name, *cells, str(row.get("fit_seconds", "")), str(row["peak_rss_mib"])]) + " |"
+            "| " + " | ".join([name, *cells, str(row.get("fit_seconds", "")), str(row["peak_memory_mib"])]) + " |"
         )
     return found
 

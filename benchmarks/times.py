@@ -8,7 +8,6 @@ SET is one of `SETS`; MODEL is `additive`, a black box (`gru`), the peer (`hawke
 from __future__ import annotations
 
 import argparse
-import resource
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -20,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 import influent
-from benchmarks.common import data_set, measured_on, write_result
+from benchmarks.common import data_set, measured_on, peak_memory_mib, write_result
 from benchmarks.hawkes import choose_decays
 from influent.evaluation.times import ConstantRate, NextEventModel
 
@@ -150,7 +149,7 @@ def run(set_name: str, name: str, seed: int) -> None:
     row["fit_seconds"] = round(time.perf_counter() - started, 1)
     row["validation"] = judged(models, split.validation, split, streams.unit_s)
     row["test"] = judged(models, split.test, split, streams.unit_s)
-    row["peak_rss_mib"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    row["peak_memory_mib"] = peak_memory_mib()
     write_result(f"{set_name}/{name}" + (f"-{seed}" if "seed" in row else ""), {**about, **row})
 
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import logging
 import platform
-import resource
 import sys
 import time
 import warnings
@@ -306,7 +305,7 @@ def main(folder: Path) -> None:
     seed_everything(settings.seed, workers=True, verbose=False)
     judge = Validation(validation, validation_history, settings)
     model = build(name, settings, judge)
-    peak_before = _peak_rss_mib()
+    peak_before = _peak_memory_mib()
 
     started = time.perf_counter()
     sessions = interactions(train, timed=model.data_preparator.add_unix_ts)
@@ -339,17 +338,19 @@ def main(folder: Path) -> None:
         "n_train_events": len(train),
         "n_train_targets": len(used.interactions.df) - used.user_id_map.size,
         "n_threads": torch.get_num_threads(),
-        "peak_rss_mib": _peak_rss_mib(),
-        "peak_rss_before_fit_mib": peak_before,
+        "peak_memory_mib": _peak_memory_mib(),
+        "peak_memory_before_fit_mib": peak_before,
         "versions": {"python": platform.python_version(), **{package: version(package) for package in PACKAGES}},
     }
     (folder / "result.json").write_text(json.dumps(result, indent=2) + "\n")
     print(f"{name}: best epoch {result['best_epoch']} of {len(judge.epochs)}, test {result['test']}")
 
 
-def _peak_rss_mib() -> int:
-    """Return the most memory that this process has held so far; Linux counts it in KiB."""
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+def _peak_memory_mib() -> int:
+    """Return the most memory that this process has held so far, by Linux's high-water mark in KiB."""
+    # Not `ru_maxrss`, which begins with the peak of the process that started this one.
+    [line] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:")]
+    return round(int(line.split()[1]) / 1024)
 
 
 if __name__ == "__main__":
