@@ -90,6 +90,11 @@ class Network(SequenceModule):
         # Word2vec's power: rare items are drawn more often than they occur, and log-Q takes that back.
         self.register_buffer("expected_I", torch.pow(counts.float() + 1.0, 0.75), persistent=False)
 
+    @property
+    def n_items(self) -> int:
+        """Return the size of the catalogue."""
+        return len(self.bias)
+
     def item_vectors(self) -> Tensor:
         """Return q, the vector of every item as a candidate, (I, D)."""
         q_ID = self.encoder.item_in.weight[:-1] if self.item_out is None else self.item_out.weight

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Self, TypeAlias, get_args
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
 import torch
@@ -22,26 +21,22 @@ from influent.data.sequences import Sequences
 from influent.data.vectors import ItemVectors
 from influent.data.vocab import Vocab
 from influent.errors import ConfigError, SchemaError
-from influent.models.batch import Batch, Batcher
+from influent.models.batch import Batcher
 from influent.models.config import ModelConfig, TrainConfig
 from influent.models.context import ContextLines
-from influent.models.credits import Credits, Exactness, sources_of
-from influent.models.estimated import leave_one_out
+from influent.models.credits import Credits, Exactness
 from influent.models.examples import Examples, TrainingBatches, build_examples, gaps_of
-from influent.models.heads import LabelShape, TimeHead, label_shape, time_bins
+from influent.models.heads import LabelShape, label_shape, time_bins
 from influent.models.model import check_fitted, check_same_ids
-from influent.models.module import AdditiveBackbone
 from influent.models.network import Network, Shape
 from influent.models.ranks import BATCH, ndcg, target_ranks
+from influent.models.reading import Reading
 from influent.models.tracking import Tracker
 from influent.models.train import TrainingLog, train_module
 from influent.models.transitions import PairDecay, TransitionTable
 from influent.progress import Progress
 
 Task = Literal["ranking", "classification", "regression", "time"]
-
-Terms: TypeAlias = tuple[dict[str, torch.Tensor], list[torch.Tensor]]
-"""Of each event by part, (B, T, C), and of each context column, (B, C)"""
 
 _LEARNING_RATE = {"sum": 1e-2, "other": 3e-3}
 """Where the settings leave it open: sums of events are convex enough for large steps."""
@@ -184,7 +179,10 @@ class Predictor:
     @property
     def mean_gap_s(self) -> float:
         """Return the mean time between events of a user that follow each other in training, in seconds."""
-        return float(self._time_head().unit_s)
+        check_fitted(self)
+        self._require("time")
+        assert self._network.time is not None
+        return float(self._network.time.unit_s)
 
     def predict(self, asked: Moments | Labels) -> np.ndarray:
         """Score every item at each moment, float32 (N, n_items), or answer each question, float64 (L,).
@@ -198,35 +196,24 @@ class Predictor:
         if isinstance(asked, Labels):
             return self._answer(asked)
         self._require("ranking")
-        parts = [np.zeros((0, self.vocab.n_items), np.float32)]
-        with torch.inference_mode():
-            for _, batch in self._moment_batches(asked):
-                parts.append(self._network.scores(batch).float().cpu().numpy())
-        return np.concatenate(parts)
+        self._check_readable(asked)
+        return self._reading.scores(asked)
 
     def predict_gap(self, moments: Moments) -> np.ndarray:
         """Return the expected time from each moment's latest event to the next, in seconds, float64 (N,).
 
         NaN where there is no event yet.
         """
-        head = self._time_head()
-        return self._of_states(
-            moments, lambda s_BD, batch: torch.where(batch.before_BQ[:, 0] > 0, head.expected_gap(s_BD), torch.nan)
-        )
+        self._check_timed(moments)
+        return self._reading.expected_gap(moments)
 
     def log_density(self, moments: Moments) -> np.ndarray:
         """Return the log-likelihood of the time of what came next, per second, float64 (N,): log λ(t) − ∫ λ.
 
         NaN where there was no event before or none came.
         """
-        head = self._time_head()
-
-        def density(s_BD: torch.Tensor, batch: Batch) -> torch.Tensor:
-            assert batch.next_gap_BQ is not None
-            gap_B = batch.next_gap_BQ[:, 0]
-            return torch.where(gap_B.isnan(), torch.nan, head.log_likelihood(s_BD, gap_B.nan_to_num()))
-
-        return self._of_states(moments, density)
+        self._check_timed(moments)
+        return self._reading.log_density(moments)
 
     def readout(self, name: str) -> Readout:
         """Return what answers the question of this name, as a model of its own for `evaluate_labels`."""
@@ -242,101 +229,25 @@ class Predictor:
         """
         check_fitted(self)
         self._require("ranking")
-        wanted_NC = torch.from_numpy(candidates.astype(np.int64)).to(self._network.bias.device)
-
-        def terms(batch: Batch, rows: slice) -> Terms:
-            return self._network.ranking_terms(batch, wanted_NC[rows])
-
-        def scores(rows: slice, batch: Batch) -> torch.Tensor:
-            return self._network.scores(batch).double().gather(1, wanted_NC[rows])
-
-        bias = self._network.bias.detach().double().cpu().numpy()[candidates]
-        return self._credits(moments, bias, terms, scores)
+        self._check_readable(moments)
+        return self._reading.score_credits(moments, candidates)
 
     def answer_credits(self, labels: Labels) -> Credits:
         """Return the terms of each answer, one moment a question: of a logit, or of a number in the label's unit."""
         check_fitted(self)
-        head = self._network.label_head(self._label_shape(labels.name).name)
-        factor, shift = head.factor_and_shift()
-        each = labels.moments.take(labels.moment)
-        unknown = np.full(len(labels), self.vocab.n_items)
-        item = unknown if labels.item_idx is None else np.where(labels.item_idx < 0, unknown, labels.item_idx)
-        item_L = torch.from_numpy(item.astype(np.int64)).to(self._network.bias.device)
-        with torch.inference_mode():
-            v_LD = head.direction(item_L, self._network.item_vectors()) * factor
-            bias = (head.offset(item_L).double() * factor + shift).cpu().numpy()
-
-        def terms(batch: Batch, rows: slice) -> Terms:
-            return self._network.terms(batch, v_LD[rows][:, None])
-
-        def answers(rows: slice, batch: Batch) -> torch.Tensor:
-            answer_B = (self._network.states(batch)[:, 0] * v_LD[rows]).sum(dim=1).double()
-            return answer_B[:, None] + torch.from_numpy(bias[rows, None]).to(answer_B.device)
-
-        return self._credits(each, bias[:, None], terms, answers, knows_moment=True)
+        self._label_shape(labels.name)
+        self._check_readable(labels.moments)
+        return self._reading.answer_credits(labels)
 
     def gap_credits(self, moments: Moments, after_s: float = 0.0) -> Credits:
         """Return the terms of log λ, the log-intensity per second this long after each moment's latest event."""
-        head = self._time_head()
-        with torch.inference_mode():
-            place = int(head.bin_of(torch.tensor([after_s], dtype=torch.float64))[0])
-            direction_D = head.direction[place]
-            bias = np.full((len(moments), 1), float(head.bias[place].double() - torch.log(head.unit_s)))
-
-        def terms(batch: Batch, rows: slice) -> Terms:
-            return self._network.terms(batch, direction_D.expand(len(batch.item_BT), 1, -1))
-
-        def intensities(rows: slice, batch: Batch) -> torch.Tensor:
-            value_B1 = (self._network.states(batch)[:, 0] @ direction_D[:, None]).double()
-            return value_B1 + torch.from_numpy(bias[rows]).to(value_B1.device)
-
-        return self._credits(moments, bias, terms, intensities)
+        self._check_timed(moments)
+        return self._reading.gap_credits(moments, after_s)
 
     def log_intensity(self, moments: Moments, after_s: float = 0.0) -> np.ndarray:
         """Return log λ per second this long after each moment's latest event, float64 (N,)."""
-        head = self._time_head()
-        place = int(head.bin_of(torch.tensor([after_s], dtype=torch.float64))[0])
-        return self._of_states(
-            moments, lambda s_BD, _: head.log_intensity(s_BD)[:, place].double() - torch.log(head.unit_s)
-        )
-
-    def _credits(
-        self,
-        moments: Moments,
-        bias: np.ndarray,
-        terms: Callable[[Batch, slice], Terms],
-        outputs: Callable[[slice, Batch], torch.Tensor],
-        *,
-        knows_moment: bool | None = None,
-    ) -> Credits:
-        """Collect terms of sums, or estimates by leaving events out, batch by batch."""
-        offsets, place, _ = sources_of(moments, self.max_len)
-        context = {name: np.zeros(bias.shape) for name in self.model.context}
-        residual = np.zeros(bias.shape)
-        found: dict[str, list[np.ndarray]] = {}
-        with torch.inference_mode():
-            for rows, batch in self._moment_batches(moments, knows_moment=knows_moment):
-                if isinstance(self._network.backbone, AdditiveBackbone):
-                    credits, context_BC = terms(batch, rows)
-                    for name, term_BC in zip(context, context_BC, strict=True):
-                        context[name][rows] = term_BC.cpu().numpy()
-                else:
-                    whole_BC, credit_BTC = leave_one_out(batch, partial(outputs, rows))
-                    credits = {"event": credit_BTC}
-                    residual[rows] = whole_BC.cpu().numpy() - bias[rows] - credit_BTC.sum(dim=1).cpu().numpy()
-                for name, credit_BTC in credits.items():
-                    found.setdefault(name, []).append(credit_BTC[batch.mask_BQT[:, 0]].cpu().numpy())
-        none = np.zeros((len(place), bias.shape[1]))
-        parts = {name: np.concatenate(credits) for name, credits in found.items()}
-        return Credits(
-            offsets=offsets,
-            place=place,
-            credit=sum(parts.values(), none),
-            bias=bias,
-            context=context,
-            parts=parts if len(parts) > 1 else {},
-            residual=None if self.model.is_sum else residual,
-        )
+        self._check_timed(moments)
+        return self._reading.log_intensity(moments, after_s)
 
     def settings(self) -> dict[str, Any]:
         """Return the settings that the constructor takes, as plain values."""
@@ -499,20 +410,12 @@ class Predictor:
             knows_moment=self.model.knows_moment,
             target_actions=self._target_actions(),
         )
+        self._reading = Reading(self._network, self._batcher, self.max_len, self.model.context)
 
     def _target_actions(self) -> np.ndarray | None:
         if not self.model.target_actions:
             return None
         return self.vocab.actions.require_idx(self.model.target_actions)
-
-    def _moment_batches(self, moments: Moments, *, knows_moment: bool | None = None) -> Iterator[tuple[slice, Batch]]:
-        """Return the moments a batch at a time; sequences by another log's ids or columns are refused."""
-        self._check_readable(moments)
-        device = self._network.bias.device
-        for first in range(0, len(moments), BATCH):
-            rows = slice(first, first + BATCH)
-            batch = self._batcher.moment_batch(moments.take(rows), self.max_len, knows_moment=knows_moment)
-            yield rows, batch.to(device)
 
     def _check_readable(self, moments: Moments) -> None:
         check_same_ids(self, moments)
@@ -521,14 +424,6 @@ class Predictor:
                 f"this model was fitted on the numbers {self.scaling.names}, these sequences have "
                 f"{moments.sequences.number_names}. Build them with numbers={self.scaling.names}."
             )
-
-    def _of_states(self, moments: Moments, read: Callable[[torch.Tensor, Batch], torch.Tensor]) -> np.ndarray:
-        """Return what is read off the state at each moment, float64 (N,)."""
-        found = [np.zeros(0)]
-        with torch.inference_mode():
-            for _, batch in self._moment_batches(moments):
-                found.append(read(self._network.states(batch)[:, 0], batch).double().cpu().numpy())
-        return np.concatenate(found)
 
     def _answer(self, labels: Labels) -> np.ndarray:
         scores = self.answer_scores(labels)
@@ -539,16 +434,9 @@ class Predictor:
 
     def answer_scores(self, labels: Labels) -> np.ndarray:
         """Return the logit of each answer of a classification, else the answer, float64 (L,); a ledger's scores."""
-        shape = self._label_shape(labels.name)
+        self._label_shape(labels.name)
         self._check_readable(labels.moments)
-        factor, shift = self._network.label_head(shape.name).factor_and_shift()
-        found = [np.zeros(0)]
-        with torch.inference_mode():
-            for first in range(0, len(labels.moments), BATCH):
-                batch = self._batcher.label_batch(labels.take(slice(first, first + BATCH)), self.max_len)
-                raw_L = self._network.raw_answers(batch.to(self._network.bias.device)).double() * factor + shift
-                found.append(raw_L.cpu().numpy())
-        return np.concatenate(found)
+        return self._reading.answers(labels)
 
     def _label_shape(self, name: str) -> LabelShape:
         for shape in self.label_shapes:
@@ -562,11 +450,10 @@ class Predictor:
             raise ConfigError(f"this {self.name} model answers {len(self.label_shapes)} questions. Use readout(name).")
         return self.label_shapes[0]
 
-    def _time_head(self) -> TimeHead:
+    def _check_timed(self, moments: Moments) -> None:
         check_fitted(self)
         self._require("time")
-        assert self._network.time is not None
-        return self._network.time
+        self._check_readable(moments)
 
     def _require(self, task: Task) -> None:
         if task not in self.tasks:
