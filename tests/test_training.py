@@ -365,3 +365,68 @@ def test_an_item_with_given_vectors_is_scored_by_them(tmp_path):
     short = influent.ItemVectors(name="kind", vectors=kind[:4], is_known=np.ones(4, bool), source="made for a test")
     with pytest.raises(influent.SchemaError, match="are of 4 items, the log has 10"):
         influent.Predictor(model=TINY).fit(split.train, split.validation, vectors=[short])
+
+
+@pytest.fixture(scope="module")
+def fitted_on_kinds():
+    """A model of ten items of two kinds, whose kind is also their vector."""
+    split = checkerboard()
+    kind = np.eye(2, dtype=np.float32)[np.arange(10) // 5]
+    block = influent.ItemVectors(name="kind", vectors=kind, is_known=np.ones(10, bool), source="made for a test")
+    model = influent.Predictor(model=TINY, train=influent.TrainConfig(epochs=10))
+    return model.fit(split.train, split.validation, vectors=[block]), split
+
+
+def new_items(model, kinds):
+    """The vocabulary with new items, and the block of all: a new item's kind, or −1 where nothing is known."""
+    ids = [1000 + place for place in range(len(kinds))]
+    vocab = model.vocab.with_items(influent.read_items(pa.table({"item_id": ids})))
+    known = np.eye(2, dtype=np.float32)[[*(np.arange(10) // 5), *kinds]] * (np.array([0] * 10 + kinds) >= 0)[:, None]
+    block = influent.ItemVectors(name="kind", vectors=known, is_known=known.any(axis=1), source="made for a test")
+    return vocab, block
+
+
+def test_new_items_are_scored_by_their_vectors_and_the_others_as_before(fitted_on_kinds, tmp_path):
+    model, split = fitted_on_kinds
+    vocab, block = new_items(model, [0, 0, 1, -1])
+    grown = model.with_items(vocab, [block])
+    moments = replace(split.test, sequences=replace(split.test.sequences, vocab=vocab))
+    before, after = model.predict(split.test), grown.predict(moments)
+    assert np.allclose(after[:, :10], before, atol=1e-5)
+    # Two items of which the same is known score the same; one of which nothing is known scores its bias at all moments.
+    assert np.array_equal(after[:, 10], after[:, 11])
+    assert np.ptp(after[:, 13]) == 0
+    # A user of the first kind prefers a new item of that kind, one of the second the other.
+    is_first = before[:, :5].mean(axis=1) > before[:, 5:].mean(axis=1)
+    assert ((after[:, 10] > after[:, 12]) == is_first).mean() > 0.9
+    testing.check_credits_add_up(grown, moments)
+    grown.save(tmp_path)
+    assert np.array_equal(influent.load_model(tmp_path).predict(moments), after)
+
+
+def test_events_of_new_items_count_by_their_vectors(fitted_on_kinds):
+    model, split = fitted_on_kinds
+    vocab, block = new_items(model, [0])
+    grown = model.with_items(vocab, [block])
+    log = pa.table({"user_id": ["new"], "item_id": pa.array([1000], vocab.items.ids.type)})
+    events = influent.clean(influent.read_events(log))
+    moment = influent.latest_moments(influent.build_sequences(events, vocab=vocab, numbers=()))
+    last = moment.take(slice(len(moment) - 1, len(moment)))
+    by_part = influent.explain(grown, last, items=[0], by_part=True).table
+    parts = dict(zip(by_part.column("source_name").to_pylist(), by_part.column("credit").to_pylist(), strict=True))
+    assert parts["kind"] != 0
+    assert parts["item"] == 0
+
+
+def test_new_items_need_the_vectors_of_old_ones_as_they_were(fitted_on_kinds):
+    model, split = fitted_on_kinds
+    vocab, block = new_items(model, [0])
+    with pytest.raises(influent.SchemaError, match="other vectors than before"):
+        model.with_items(vocab, [replace(block, vectors=block.vectors * 2)])
+    with pytest.raises(influent.ConfigError, match="must be the blocks kind"):
+        model.with_items(vocab, [])
+    with pytest.raises(influent.SchemaError, match="do not begin with the model's own"):
+        model.with_items(replace(vocab, items=replace(vocab.items, ids=vocab.items.ids[1:])), [block])
+    plain = influent.Predictor(model=TINY, train=influent.TrainConfig(epochs=1)).fit(split.train, split.validation)
+    with pytest.raises(influent.ConfigError, match="reads no vectors"):
+        plain.with_items(vocab, [block])

@@ -102,6 +102,14 @@ class Sequences:
         offsets = np.concatenate([self.offsets, np.full(len(vocab.users) - self.n_users, self.offsets[-1])])
         return replace(self, vocab=vocab, offsets=offsets)
 
+    def with_items(self, items: Features) -> Sequences:
+        """Return the same sequences with these items, which have no events, behind the others.
+
+        Raises:
+            SchemaError: the ids are integers here and texts there.
+        """
+        return replace(self, vocab=self.vocab.with_items(items))
+
     def item_counts(self) -> np.ndarray:
         """Return how many events each item has, int64 (n_items,)."""
         known = self.item_idx[self.item_idx >= 0]

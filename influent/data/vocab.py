@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from influent import schema
 from influent.data.events import Features
-from influent.errors import RunFolderError, UnknownIdError, nearest
+from influent.errors import RunFolderError, SchemaError, UnknownIdError, nearest
 
 UNKNOWN = -1
 """The index of an id that the vocabulary does not hold."""
@@ -109,6 +109,30 @@ class Vocab:
         if new.type != known.type:
             known, new = known.cast(pa.string()), new.cast(pa.string())
         return replace(self, users=Ids(self.users.kind, pa.concat_arrays([known, new])))
+
+    def with_items(self, items: Features) -> Vocab:
+        """Return the vocabulary with those of these items that it does not hold behind its own.
+
+        What is known of its own items stays. A feature that is not known of them is left out of the new ones.
+
+        Raises:
+            SchemaError: the ids are integers here and texts there.
+        """
+        known = self.items.ids
+        ids = items.table.column(self.items.kind).combine_chunks()
+        if ids.type != known.type:
+            raise SchemaError(
+                f"the new items' ids are {ids.type}, those of this vocabulary are {known.type}. "
+                "Write both as integers, or both as texts."
+            )
+        is_new = pa.array(self.items.to_idx(ids) == UNKNOWN)
+        new = ids.filter(is_new)
+        features = self.item_features
+        if features is not None:
+            rows = items.table.filter(is_new)
+            shared = [name for name in features.column_names if name in rows.column_names]
+            features = pa.concat_tables([features, rows.select(shared)], promote_options="permissive").combine_chunks()
+        return replace(self, items=Ids(self.items.kind, pa.concat_arrays([known, new])), item_features=features)
 
     def title(self, item_idx: int) -> str:
         """Return the item's title, or its text, where one is known, otherwise its id."""

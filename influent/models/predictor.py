@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from collections.abc import Callable, Sequence
@@ -26,6 +27,7 @@ from influent.models.config import ModelConfig, TrainConfig
 from influent.models.context import ContextLines
 from influent.models.credits import Credits, Exactness
 from influent.models.examples import Examples, TrainingBatches, build_examples, gaps_of
+from influent.models.growing import check_same_blocks, grown_weights
 from influent.models.heads import LabelShape, label_shape, time_bins
 from influent.models.model import check_fitted, check_same_ids
 from influent.models.network import Network, Shape
@@ -170,6 +172,38 @@ class Predictor:
         refitted.is_refitted, refitted.fitted_on, refitted._fitted_on_labels = True, train.fingerprint, {}
         return refitted
 
+    def with_items(self, vocab: Vocab, vectors: Sequence[ItemVectors]) -> Predictor:
+        """Return the same model over more items, which it knows by their vectors alone; nothing is learned anew.
+
+        A new item's own vectors and transitions are zero, so a credit in its score comes from its text or image. Its
+        bias is the mean of the training items with the fewest events.
+
+        Args:
+            vocab: the model's, with more items behind its own: `model.vocab.with_items(items)`.
+            vectors: the blocks that the model was fitted with, made in the same way of all items of `vocab`.
+
+        Raises:
+            ConfigError: the model reads no vectors, or others are given.
+            SchemaError: the vocabulary does not begin with the model's items, or vectors of those have changed.
+        """
+        check_fitted(self)
+        n_items, n_new = self.vocab.n_items, vocab.n_items - self.vocab.n_items
+        if n_new < 0 or not vocab.items.ids[:n_items].equals(self.vocab.items.ids):
+            raise SchemaError("these items do not begin with the model's own. Use model.vocab.with_items(items).")
+        check_same_blocks(self._vectors, tuple(vectors), vocab.n_items)
+        grown = copy.copy(self)
+        grown.vocab, grown._vectors = vocab, tuple(vectors)
+        grown.popularity = np.pad(self.popularity, (0, n_new))
+        grown._context = ContextLines(vocab, self._context.values)
+        fitted = self._network.state_dict()
+        grown._assemble(self._network.bias.device, _table_like(fitted, vocab), time=_time_like(fitted))
+        bias = fitted["bias"].cpu().numpy()
+        rare = self.popularity == self.popularity[self.popularity > 0].min()
+        with torch.no_grad():
+            grown_weights(fitted, grown._network.state_dict(), n_items, new_bias=float(bias[rare].mean()))
+        grown._network.eval()
+        return grown
+
     @property
     def label_mean(self) -> float:
         """Return the mean of the training labels, of a model of one question."""
@@ -290,17 +324,15 @@ class Predictor:
         predictor.popularity = tensors.pop("popularity").numpy()
         epochs = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
         predictor.log = TrainingLog(epochs, config["best_epoch"], config["best_score"])
-        # Only the shapes of table and vectors are needed here: their numbers are among the tensors.
-        entries = tensors.get("counted.item_IJ")
-        table = None if entries is None else TransitionTable.empty(predictor.vocab.n_items, entries.shape[1])
         predictor._vectors = tuple(
             _restored_vectors(name, tensors[f"encoder.given.{name}.vectors_IV"], source)
             for name, source in config["vectors"].items()
         )
         predictor.label_shapes = tuple(LabelShape(**shape) for shape in config["labels"])
         predictor._fitted_on_labels = config["fitted_on_labels"]
-        time = (tensors["time.edges_K"], 1.0, 1.0) if "time" in predictor.tasks else None
-        predictor._assemble(_device("auto"), table, time=time)
+        # Only the shapes of table, vectors and bins are needed here: their numbers are among the tensors.
+        table = _table_like(tensors, predictor.vocab)
+        predictor._assemble(_device("auto"), table, time=_time_like(tensors))
         predictor._network.load_state_dict(tensors)
         predictor._network.eval()
         return predictor
@@ -562,6 +594,16 @@ class Readout:
 def _restored_vectors(name: str, vectors_IV: torch.Tensor, source: str) -> ItemVectors:
     vectors = vectors_IV[:-1].numpy()
     return ItemVectors(name=name, vectors=vectors, is_known=np.asarray(vectors.any(axis=1)), source=source)
+
+
+def _table_like(tensors: dict[str, torch.Tensor], vocab: Vocab) -> TransitionTable | None:
+    entries = tensors.get("counted.item_IJ")
+    return None if entries is None else TransitionTable.empty(vocab.n_items, entries.shape[1])
+
+
+def _time_like(tensors: dict[str, torch.Tensor]) -> tuple[torch.Tensor, float, float] | None:
+    edges = tensors.get("time.edges_K")
+    return None if edges is None else (edges, 1.0, 1.0)
 
 
 def _device(device: str) -> torch.device:
