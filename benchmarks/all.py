@@ -27,7 +27,7 @@ def jobs() -> list[tuple[str, ...]]:
         found += [("ranking", name, "additive", "--seed", seed, *refit) for seed in SEEDS]
         found += [("ranking", name, model) for model in BOXES]
         if name.startswith("movielens"):
-            found += [("ranking", name, "additive-query"), *(("ranking", name, model) for model in PEERS)]
+            found += [("ranking", name, model) for model in ("additive-query", "additive-moment", *PEERS)]
     found.append(("ranking", "movielens-100k", "recent_popularity"))
     found += [("ranking", "movielens-1m-by-time", model) for model in ("popularity", "counts", "additive", *BOXES)]
     found.append(("ranking", "movielens-1m", "additive-text"))

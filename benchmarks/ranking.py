@@ -2,9 +2,10 @@
 
 Usage: python -m benchmarks.ranking SET MODEL [--seed N] [--refit]
 
-SET is one of `benchmarks.sets.BENCHMARKS`; MODEL is `additive`, `additive-text`, `additive-query`, a black box
-(`sasrec`, `hstu`, `gru`, `lstm`), `feedback`, one that counts (`counts`, `popularity`, …), or the peer
-(`rectools-sasrec`, `rectools-hstu`).
+SET is one of `benchmarks.sets.BENCHMARKS`.
+MODEL is `additive`, `additive-text`, `additive-query`, `additive-moment` (it
+knows when the target comes), a black box (`sasrec`, `hstu`, `gru`, `lstm`), `feedback`, one that counts (`counts`,
+`popularity`, …), or the peer (`rectools-sasrec`, `rectools-hstu`).
 """
 
 from __future__ import annotations
@@ -44,8 +45,8 @@ def predictor(name: str, benchmark: Benchmark, seed: int) -> influent.Predictor:
     is_sum = backbone in ("additive", "feedback")
     own = benchmark.model if is_sum else {"max_len": 50, **benchmark.box}
     train = benchmark.train if is_sum else {}
-    gate = {"gate": "query"} if variant == "query" else {}
-    settings = influent.ModelConfig.from_dict({"backbone": backbone, **own, **gate})
+    options: dict[str, Any] = {"query": {"gate": "query"}, "moment": {"knows_moment": True}}.get(variant, {})
+    settings = influent.ModelConfig.from_dict({"backbone": backbone, **own, **options})
     return influent.Predictor(model=settings, train=influent.TrainConfig(seed=seed, **train))
 
 

@@ -165,6 +165,8 @@ class TrainConfig(_Checked):
     """The learning rate rises from zero over this many epochs; a fraction of one is allowed."""
     schedule: Literal["constant", "cosine"] = "constant"
     """Whether the learning rate then stays, or falls along a cosine to zero at the last of `epochs`."""
+    average_epochs: float = 0.0
+    """Judge and keep the moving average of the weights over about this many epochs; 0 keeps the latest weights."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Numbers that matrix products are computed in: bfloat16 where a GPU has it, or as told."""
     class_weight: Literal["none", "balanced"] = "none"
@@ -184,6 +186,7 @@ class TrainConfig(_Checked):
         self._check_real("learning_rate", 0.0)
         self._check_real("weight_decay", 0.0)
         self._check_real("warmup_epochs", 0.0)
+        self._check_real("average_epochs", 0.0)
         self._check_one_of("schedule", ("constant", "cosine"))
         self._check_one_of("class_weight", ("none", "balanced"))
         self._check_one_of("precision", ("auto", "float32", "bfloat16"))

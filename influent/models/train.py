@@ -7,6 +7,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -73,9 +74,10 @@ def train_module(
     device = next(module.parameters()).device
     optimizer = torch.optim.AdamW(_parameter_groups(module, config.weight_decay), lr=config.learning_rate)
     rate = partial(_learning_rate, config, n_batches=n_batches)
+    average = Average(module, n_steps=config.average_epochs * n_batches)
     log, best = TrainingLog(), _weights(module)
     if checkpoint is not None and checkpoint.exists():
-        resumed = _resume(checkpoint, identity, module, optimizer, progress)
+        resumed = _resume(checkpoint, identity, module, optimizer, average, progress)
         log, best = resumed or (log, best)
     for metrics in log.epochs:
         _track(trackers, metrics)
@@ -87,16 +89,17 @@ def train_module(
             torch.manual_seed(config.seed * 1_000_003 + epoch)
             shuffled = batches(np.random.default_rng([config.seed, epoch]))
             started = time.perf_counter()
-            loss = _epoch(module, optimizer, shuffled, partial(rate, epoch), device, advance, config.precision)
+            loss = _epoch(module, optimizer, average, shuffled, partial(rate, epoch), device, advance, config.precision)
             metrics = {"epoch": epoch, "loss": loss, "seconds": round(time.perf_counter() - started, 3)}
-            judged = {} if judge is None else judge()
+            with average.in_place():
+                judged = {} if judge is None else judge()
+                score = next(iter(judged.values()), 0.0)
+                if judge is None or score > log.best_score:
+                    log.best_epoch, log.best_score, best = epoch, score, _weights(module)
             metrics |= {f"validation_{name}": value for name, value in judged.items()}
-            score = next(iter(judged.values()), 0.0)
             log.epochs.append(metrics)
-            if judge is None or score > log.best_score:
-                log.best_epoch, log.best_score, best = epoch, score, _weights(module)
             if checkpoint is not None:
-                _save_checkpoint(checkpoint, identity, module, optimizer, log, best)
+                _save_checkpoint(checkpoint, identity, module, optimizer, average, log, best)
             _track(trackers, metrics)
             told = "".join(f", validation {name} {value:.4f}" for name, value in judged.items())
             advance(0, note=f"epoch {epoch + 1}: loss {loss:.3f}{told}")
@@ -110,9 +113,48 @@ def _track(trackers: Sequence[Tracker], metrics: dict[str, float]) -> None:
         tracker.log(int(metrics["epoch"]), {name: value for name, value in metrics.items() if name != "epoch"})
 
 
+class Average:
+    """The exponential moving average of a module's parameters over about `n_steps` steps; 0 keeps the latest.
+
+    Steps of a constant size circle around an optimum, and their mean lies closer to it: Polyak and Juditsky, 1992.
+    The first average is a plain mean, so that where training began is soon forgotten.
+    """
+
+    def __init__(self, module: nn.Module, *, n_steps: float) -> None:
+        self._parameters = dict(module.named_parameters())
+        self._n_steps = n_steps
+        self.n_seen = torch.zeros((), dtype=torch.int64)
+        self.means = {name: p.detach().clone() for name, p in self._parameters.items()} if n_steps >= 1 else {}
+
+    def update(self) -> None:
+        """Take in the parameters after a step."""
+        if not self.means:
+            return
+        self.n_seen += 1
+        weight = max(1 / self._n_steps, 1 / int(self.n_seen))
+        with torch.no_grad():
+            for name, mean in self.means.items():
+                mean.lerp_(self._parameters[name], weight)
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """Put the averages in place of the parameters, and afterwards the parameters back."""
+        self._exchange()
+        try:
+            yield
+        finally:
+            self._exchange()
+
+    def _exchange(self) -> None:
+        for name, mean in self.means.items():
+            parameter = self._parameters[name]
+            parameter.data, self.means[name] = mean, parameter.data
+
+
 def _epoch(
     module: SequenceModule,
     optimizer: torch.optim.Optimizer,
+    average: Average,
     batches: Iterator[Batch],
     rate: Callable[[int], float],
     device: torch.device,
@@ -140,6 +182,7 @@ def _epoch(
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(module.parameters(), 1.0)
         optimizer.step()
+        average.update()
         total, n_targets = total + loss.item() * n, n_targets + n
     module.eval()
     return total / max(n_targets, 1)
@@ -186,12 +229,14 @@ def _save_checkpoint(
     identity: str,
     module: nn.Module,
     optimizer: torch.optim.Optimizer,
+    average: Average,
     log: TrainingLog,
     best: dict[str, Tensor],
 ) -> None:
     """Write one file, under another name first, so that a checkpoint is whole or not there."""
     tensors = {f"now.{name}": tensor for name, tensor in _weights(module).items()}
     tensors |= {f"best.{name}": tensor for name, tensor in best.items()}
+    tensors |= {f"average.{name}": mean for name, mean in average.means.items()} | {"n_averaged": average.n_seen}
     for place, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{place}.{name}": torch.as_tensor(value) for name, value in state.items()}
     about = {"identity": identity, "log": json.dumps(log.to_dict())}
@@ -201,7 +246,12 @@ def _save_checkpoint(
 
 
 def _resume(
-    path: Path, identity: str, module: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress
+    path: Path,
+    identity: str,
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    average: Average,
+    progress: Progress,
 ) -> tuple[TrainingLog, dict[str, Tensor]] | None:
     try:
         with safe_open(path, framework="pt") as file:
@@ -215,6 +265,9 @@ def _resume(
         return None
     log = TrainingLog(**json.loads(about["log"]))
     module.load_state_dict(_under("now.", tensors))
+    average.n_seen = tensors["n_averaged"]
+    for name, mean in _under("average.", tensors).items():
+        average.means[name].copy_(mean)
     settings = optimizer.state_dict()
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in _under("optimizer.", tensors).items():
