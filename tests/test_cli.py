@@ -127,6 +127,7 @@ def test_categories_are_kept_in_the_run_and_read_in_events_handed_in(log, tmp_pa
     assert fitted.returncode == 0, fitted.stderr
     explained = influent_command("explain", run, "--by-part")
     assert explained.returncode == 0, explained.stderr
+    assert "the device " in explained.stdout
     lines = {(row["source"], row["source_name"]) for row in influent.Ledger.load(run).table.to_pylist()}
     assert {("event", "scene"), ("event", "device"), ("context", "device")} <= lines
     (tmp_path / "basket.csv").write_text("user_id,item_id,where,device\nnew,i1,shop,d9\n")
