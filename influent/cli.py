@@ -88,6 +88,9 @@ def clean(
     items: Items = None,
     users: Users = None,
     number: Annotated[list[str], typer.Option(help="Numeric column that belongs to an event; repeatable.")] = ["value"],  # noqa: B006  (Typer copies it)
+    category: Annotated[
+        list[str], typer.Option(help="Column of strings or integers that belongs to an event; repeatable.")
+    ] = ["scene"],  # noqa: B006
     min_user_events: Annotated[int, typer.Option(help="Fewest events of a user.")] = 1,
     min_item_events: Annotated[int, typer.Option(help="Fewest events of an item.")] = 1,
     since: Annotated[str | None, typer.Option(help="First moment kept, ISO 8601.")] = None,
@@ -110,7 +113,15 @@ def clean(
     if since or until:
         rules["time_range"] = (since or "0001-01-01", until or "9999-12-31")
     cleaned = steps.clean_log(
-        log, run, columns=columns, rules=rules, items=items, users=users, numbers=number, progress=_progress()
+        log,
+        run,
+        columns=columns,
+        rules=rules,
+        items=items,
+        users=users,
+        numbers=number,
+        categories=category,
+        progress=_progress(),
     )
     show.show_cleaning(show.console(), cleaned.report, cleaned.artefacts)
     typer.echo(f"written: {run}")
@@ -129,7 +140,8 @@ def fit(
     target_action: TargetAction = [],  # noqa: B006
     config: Config = None,
     context: Annotated[
-        list[str], typer.Option(help="User feature, hour_of_day or day_of_week with a line of its own; repeatable.")
+        list[str],
+        typer.Option(help="User feature, category, hour_of_day or day_of_week with a line of its own; repeatable."),
     ] = [],  # noqa: B006
     gate: Annotated[str | None, typer.Option(help="event, or query: weights also depend on the latest event.")] = None,
     refit: Annotated[bool, typer.Option("--refit", help="Fit again with the validation events, to deploy.")] = False,
@@ -305,6 +317,7 @@ def recommend(
     time_column: Annotated[str | None, typer.Option(help="Its column that says when.")] = None,
     action_column: Annotated[str | None, typer.Option(help="Its column that says what was done.")] = None,
     value_column: Annotated[str | None, typer.Option(help="Its column with a number.")] = None,
+    scene_column: Annotated[str | None, typer.Option(help="Its column that says where it happened.")] = None,
 ) -> None:
     """Recommend with reasons: to every user of a run, to some, or to whoever is in other events."""
     from influent import show, steps
@@ -314,7 +327,7 @@ def recommend(
         run,
         users=user,
         events=events,
-        columns=_columns(user_column, item_column, time_column, action_column, value_column),
+        columns=_columns(user_column, item_column, time_column, action_column, value_column, scene_column),
         progress=_progress(),
         k=k,
         seen=seen.value,

@@ -17,6 +17,9 @@ SOURCE_USER_ID = "source_user_id"
 EVENT_COLUMNS = (EVENT_ID, USER_ID, ITEM_ID, ACTION, TIME_US, VALUE, SCENE, SOURCE_USER_ID)
 """Every event table has these, in this order; what a log does not say is null."""
 
+EVENT_PARTS = ("item", "action", "numbers", "counted")
+"""Parts of an event's credit that every log may have; category columns and blocks of vectors are called otherwise."""
+
 DEFAULT_ACTION = "event"
 """The action of every event in a log that names none."""
 

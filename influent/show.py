@@ -113,20 +113,22 @@ def _reasons_table(rows: Sequence[dict[str, Any]], score: float, vocab: Vocab, n
         left = sum(row[schema.CREDIT] for row in events[len(shown) :])
         _add_row(table, f"{len(events) - len(shown)} more events", "", f"{left:+.4f}")
     for row in others:
-        _add_row(table, _label(row), "", _signed(row))
+        _add_row(table, _label(row, vocab), "", _signed(row))
     table.add_section()
     _add_row(table, f"sum (the model said {score:+.4f})", "", f"{sum(row[schema.CREDIT] for row in rows):+.4f}")
     return table
 
 
-def _label(row: dict[str, Any]) -> str:
+def _label(row: dict[str, Any], vocab: Vocab) -> str:
     if row[schema.SOURCE] == "rest":
         return "all other events"
     if row[schema.SOURCE] == "residual":
         return "what the credits leave over"
-    if row[schema.SOURCE_NAME] in ("hour_of_day", "day_of_week"):
-        return f"the {row[schema.SOURCE_NAME].replace('_', ' ')}"
-    return "the item itself" if row[schema.SOURCE] == "bias" else f"the user's {row[schema.SOURCE_NAME]}"
+    if row[schema.SOURCE] == "bias":
+        return "the item itself"
+    name, features = row[schema.SOURCE_NAME], vocab.user_features
+    is_of_user = features is not None and name in features.column_names
+    return f"the user's {name}" if is_of_user else f"the {name.replace('_', ' ')}"
 
 
 def _signed(row: dict[str, Any]) -> str:

@@ -91,6 +91,7 @@ def clean_log(
     items: Any = None,
     users: Any = None,
     numbers: Sequence[str] = ("value",),
+    categories: Sequence[str] = ("scene",),
     memory_limit_bytes: int | None = None,
     progress: Progress | None = None,
 ) -> Cleaned:
@@ -101,6 +102,8 @@ def clean_log(
         rules: arguments of `clean`.
         items: a table of items (`item_id`, `title`, …), as for `read_items`.
         users: a table of users, as for `read_users`.
+        numbers: as for `build_sequences`.
+        categories: likewise.
     """
     progress = progress or Progress()
     check_place(folder)
@@ -111,6 +114,7 @@ def clean_log(
         items=None if items is None else _read_beside(read_items, items, "item", columns),
         users=None if users is None else _read_beside(read_users, users, "user", columns),
         numbers=numbers,
+        categories=categories,
         progress=progress,
     )
     artefacts = find_artefacts(sequences)
@@ -119,6 +123,8 @@ def clean_log(
         "log": str(log) if isinstance(log, str | Path) else type(log).__name__,
         "columns": columns or {},
         "rules": rules or {},
+        "numbers": sequences.number_names,
+        "categories": sequences.category_names,
         "versions": _versions(),
     }
     with writing(folder, "clean", settings) as new:
@@ -376,7 +382,10 @@ def recommend_run(
     run, model, parts = _fitted(folder)
     if events is not None:
         handed_in = build_sequences(
-            clean(read_events(events, **(columns or {}))), numbers=parts.train.number_names, vocab=model.vocab
+            clean(read_events(events, **(columns or {}))),
+            numbers=parts.train.number_names,
+            categories=parts.train.category_names,
+            vocab=model.vocab,
         )
         return recommend(model, _moments_for(handed_in, users), handed_in=True, **settings, progress=progress)
     moments = _moments_for(parts.test.sequences, users)

@@ -29,7 +29,8 @@ def check_credits_add_up(model: Model, moments: Moments) -> None:
 def check_credit_is_removal(model: Model, moments: Moments) -> None:
     """Masking an event takes exactly its credit from every score, for every event read.
 
-    An event is masked by making its item unknown and its action and numbers say nothing; its place and time stay.
+    An event is masked by making its item unknown and its action, numbers and categories say nothing; its place and
+    time stay.
 
     Raises:
         AssertionError: a score changes by something else.

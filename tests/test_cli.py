@@ -115,6 +115,30 @@ def test_recommend_from_events_handed_in(run, tmp_path):
     assert "from events handed in" in done.stdout
 
 
+def test_categories_are_kept_in_the_run_and_read_in_events_handed_in(log, tmp_path):
+    rows = [f"u{n // 5},i{n % 4},{('home', 'shop')[n % 2]},d{n % 3}" for n in range(40)]
+    (tmp_path / "log.csv").write_text("user_id,item_id,place,device\n" + "\n".join(rows))
+    run, columns = tmp_path / "run", ("--scene", "place", "--category", "scene", "--category", "device")
+    done = influent_command("clean", tmp_path / "log.csv", "--run", run, *columns, "--keep-duplicates")
+    assert done.returncode == 0, done.stderr
+    assert influent.Sequences.load(run).category_names == ("scene", "device")
+    assert json.loads((run / "run.json").read_text())["steps"]["clean"]["settings"]["categories"] == ["scene", "device"]
+    fitted = influent_command("fit", run, "--config", log / "settings.toml", "--context", "device")
+    assert fitted.returncode == 0, fitted.stderr
+    explained = influent_command("explain", run, "--by-part")
+    assert explained.returncode == 0, explained.stderr
+    assert "the device " in explained.stdout
+    lines = {(row["source"], row["source_name"]) for row in influent.Ledger.load(run).table.to_pylist()}
+    assert {("event", "scene"), ("event", "device"), ("context", "device")} <= lines
+    (tmp_path / "basket.csv").write_text("user_id,item_id,where,device\nnew,i1,shop,d9\n")
+    asked = ("recommend", run, "--events", tmp_path / "basket.csv", "--k", "1")
+    done = influent_command(*asked, "--scene-column", "where")
+    assert done.returncode == 0, done.stderr
+    assert "from events handed in" in done.stdout
+    (tmp_path / "basket.csv").write_text("user_id,item_id\nnew,i1\n")
+    assert "events have no column 'device' that could be a category" in influent_command(*asked).stderr
+
+
 def test_a_counting_model_goes_the_same_way(log, tmp_path):
     folder = tmp_path / "run"
     influent_command("clean", log / "log.csv", "--run", folder, *COLUMNS)

@@ -96,7 +96,7 @@ def test_the_log_of_an_earlier_vocabulary_has_all_its_numbers(tiny):
     [
         (("valeu",), "no column 'valeu' that could be a number. They have: value, price. Did you mean 'value'?"),
         (("time_us",), "no column 'time_us' that could be a number. They have: value, price."),
-        (("value", "value"), "the numbers value, value name a column twice."),
+        (("value", "value"), "a number is named twice: value, value."),
     ],
 )
 def test_a_number_that_is_no_column_of_the_log_is_refused(numbers, message):
@@ -104,17 +104,113 @@ def test_a_number_that_is_no_column_of_the_log_is_refused(numbers, message):
         build({"user_id": [1], "item_id": ["a"], "price": [2.0]}, numbers=numbers)
 
 
-@pytest.mark.parametrize("name", ["user_idx", "Item_idx", "idx", "id", "e", "number_0"])
+@pytest.mark.parametrize("name", ["user_idx", "Item_idx", "idx", "id", "e", "number_0", "value_0", "category_0"])
 def test_the_log_may_have_columns_called_as_ours(name):
-    sequences = build({"user_id": [2, 1], "item_id": ["a", "b"], name: [5, 6], "value": [1.0, 2.0]})
+    sequences = build(
+        {"user_id": [2, 1], "item_id": ["a", "b"], name: [5, 6], "value": [1.0, 2.0], "scene": ["x", "y"]}
+    )
     assert sequences.item_idx.tolist() == [1, 0]
     assert sequences.numbers.tolist() == [[2.0], [1.0]]
+    assert sequences.categories.tolist() == [[1], [0]]
 
 
 def test_events_that_were_not_cleaned_are_refused():
     events = influent.read_events(pa.table({"user_id": [1, None], "item_id": ["a", "b"]}))
     with pytest.raises(influent.DataError, match=r"1 events lack a user, an item or a time.*influent.clean\(events\)"):
         influent.build_sequences(events)
+
+
+# Categories
+
+
+def values_of(sequences: influent.Sequences) -> dict[str, list]:
+    """Return what each event says in each category column."""
+    columns = zip(sequences.vocab.categories.values(), sequences.categories.T, strict=True)
+    return {ids.kind: ids.to_ids(idx).to_pylist() for ids, idx in columns}
+
+
+VISITS = {
+    "user_id": ["ann", "bob", "ann", "ann"],
+    "item_id": ["tea", "tea", "cup", "jam"],
+    "scene": ["search", "home", "", None],
+    "device": [7, 9, None, 7],
+}
+"""Ann: tea from a search on device 7, then a cup and a jam without a scene; bob: tea from home on device 9."""
+
+
+def test_categories_go_with_their_events_and_what_is_null_or_empty_is_unknown():
+    visits = build(VISITS, categories=("scene", "device"))
+    assert visits.category_names == ("scene", "device")
+    assert values_of(visits) == {"scene": ["search", None, None, "home"], "device": [7, None, 7, 9]}
+    assert visits.categories.tolist() == [[1, 0], [UNKNOWN, UNKNOWN], [UNKNOWN, 0], [0, 1]]
+    assert visits.categories.dtype == np.int32
+
+
+def test_the_scene_is_kept_by_default_and_left_out_where_the_log_has_none(tiny):
+    assert values_of(build(VISITS)) == {"scene": ["search", None, None, "home"]}
+    assert tiny.category_names == ()
+    assert tiny.categories.shape == (12, 0)
+
+
+@pytest.mark.parametrize(
+    ("column", "values"),
+    [
+        (["b", "a", "b"], ["b", "a", "b"]),
+        ([10, 9, None], [10, 9, None]),
+        ([10.0, 9.0, None], [10, 9, None]),  # what a frame makes of integers with gaps
+        ([True, False, True], ["true", "false", "true"]),
+        (pa.array([2**63, 1, None], pa.uint64()), ["9223372036854775808", "1", None]),
+    ],
+)
+def test_a_category_is_read_as_strings_or_integers(column, values):
+    assert values_of(build({"user_id": [1] * 3, "item_id": ["a"] * 3, "kind": column}, categories=("kind",))) == {
+        "kind": values
+    }
+
+
+@pytest.mark.parametrize(
+    ("categories", "message"),
+    [
+        (("scen",), "no column 'scen' that could be a category. They have: scene, .* Did you mean 'scene'?"),
+        (("value",), "no column 'value' that could be a category. They have: scene, price, item, day."),
+        (("scene", "scene"), "a category is named twice: scene, scene."),
+        (("item",), "cannot be called 'item': item, action, numbers, counted are parts .* another name in the log"),
+        (
+            ("price",),
+            r"'price' of the events holds floats, .* example 0.5. Categories are strings or .* in numbers=\('price',\)",
+        ),
+        (("day",), "the column 'day' of the events holds DATE. Categories are strings or integers"),
+    ],
+)
+def test_a_category_that_is_none_is_refused(categories, message):
+    log = {"user_id": [1], "item_id": ["a"], "scene": ["x"], "price": [0.5], "item": ["b"]}
+    log["day"] = pa.array([0], pa.date32())
+    with pytest.raises(influent.SchemaError, match=message):
+        build(log, categories=categories)
+
+
+def test_a_column_is_a_number_or_a_category_and_not_both():
+    with pytest.raises(influent.SchemaError, match="'device' is named as a number and as a category"):
+        build(VISITS, numbers=("device",), categories=("device",))
+
+
+def test_an_earlier_vocabulary_says_which_categories_there_are_and_what_it_does_not_hold_is_unknown():
+    vocab = build(VISITS, categories=("scene", "device")).vocab
+    log = {"user_id": ["ann"] * 2, "item_id": ["tea"] * 2, "device": ["9", "x"], "scene": ["shop", "home"]}
+    later = build(log, vocab=vocab)
+    assert values_of(later) == {"scene": [None, "home"], "device": [9, None]}
+    assert build(log, vocab=vocab, categories=("device", "scene")).fingerprint == later.fingerprint
+    assert build(log, vocab=vocab, categories=("device",)).category_names == ("device",)
+    with pytest.raises(influent.SchemaError, match="no values of the category 'user'. It has those of: scene, device"):
+        build({**log, "user": [1, 2]}, vocab=vocab, categories=("user",))
+    with pytest.raises(influent.SchemaError, match="events have no column 'device' that could be a category"):
+        build({"user_id": ["ann"], "item_id": ["tea"]}, vocab=vocab)
+
+
+def test_a_masked_event_has_no_category_and_a_cut_keeps_those_before_it():
+    visits = build(VISITS)
+    assert values_of(visits.masked(np.array([0]))) == {"scene": [None, None, None, "home"]}
+    assert values_of(visits.until(np.array([1, 4]))) == {"scene": ["search", "home"]}
 
 
 # Another vocabulary
@@ -217,9 +313,10 @@ def test_a_title_is_the_known_one_or_the_id(tiny_log):
 
 
 def same(one: influent.Sequences, other: influent.Sequences) -> bool:
-    columns = ("offsets", "event_id", "item_idx", "action_idx", "time_us", "numbers")
+    columns = ("offsets", "event_id", "item_idx", "action_idx", "time_us", "numbers", "categories")
     pairs = [(getattr(one, name), getattr(other, name)) for name in columns]
-    return one.number_names == other.number_names and all(
+    names = (one.number_names, one.category_names) == (other.number_names, other.category_names)
+    return names and all(
         (a is b is None) or (a.dtype == b.dtype and np.array_equal(a, b, equal_nan=a.dtype.kind == "f"))
         for a, b in pairs
     )
@@ -231,13 +328,18 @@ ROWS = st.lists(
 
 
 @given(
-    ROWS, st.booleans(), st.sampled_from([int, "item {}".format]), st.sampled_from([(), ("value",), ("value", "price")])
+    ROWS,
+    st.booleans(),
+    st.sampled_from([int, "item {}".format]),
+    st.sampled_from([(), ("value",), ("value", "price")]),
+    st.sampled_from([(), ("scene",), ("device", "scene")]),
 )
 @settings(max_examples=15, deadline=None)
-def test_saving_and_loading_is_the_identity(rows, is_timed, item_id, numbers):
+def test_saving_and_loading_is_the_identity(rows, is_timed, item_id, numbers, categories):
     user, item, time, value = (list(column) for column in zip(*rows, strict=True))
     log = {"user_id": user, "item_id": [item_id(one) for one in item], "value": value, "price": value}
-    sequences = build(log | ({"time_us": time} if is_timed else {}), numbers=numbers)
+    log |= {"scene": [None if one is None else f"scene {one}" for one in value], "device": time}
+    sequences = build(log | ({"time_us": time} if is_timed else {}), numbers=numbers, categories=categories)
     with tempfile.TemporaryDirectory() as folder:
         sequences.save(Path(folder))
         loaded = influent.Sequences.load(Path(folder))
@@ -245,6 +347,8 @@ def test_saving_and_loading_is_the_identity(rows, is_timed, item_id, numbers):
     assert loaded.fingerprint == sequences.fingerprint
     for kind in ("users", "items", "actions"):
         assert getattr(loaded.vocab, kind).ids.equals(getattr(sequences.vocab, kind).ids)
+    for name, ids in sequences.vocab.categories.items():
+        assert loaded.vocab.categories[name].ids.equals(ids.ids)
 
 
 def test_features_are_saved_and_loaded(tmp_path, tiny_log):
@@ -267,6 +371,24 @@ def test_a_missing_or_damaged_file_is_named(tmp_path, tiny, name, damage):
 
 
 # The fingerprint
+
+
+def test_the_fingerprint_changes_with_the_categories_and_what_they_are_called():
+    visits = build(VISITS, categories=("scene", "device"))
+    scene, device = visits.vocab.categories.values()
+    changed = [
+        replace(visits, categories=visits.categories[::-1]),
+        *(
+            replace(visits, vocab=replace(visits.vocab, categories=categories))
+            for categories in (
+                {"place": scene, "device": device},
+                {"scene": replace(scene, ids=pa.array(["home", "shop"])), "device": device},
+            )
+        ),
+        build(VISITS),
+        build(VISITS, categories=()),
+    ]
+    assert len({visits.fingerprint, *(one.fingerprint for one in changed)}) == 1 + len(changed)
 
 
 def test_the_fingerprint_is_the_same_for_the_same_log(tiny, tiny_log):

@@ -98,19 +98,28 @@ def _is_canonical_integer(engine: Engine, raw: RawTable, column: str) -> bool:
 
 
 def _read_float_id(engine: Engine, raw: RawTable, name: str) -> Reading:
+    broken = _broken_floats(engine, raw.name, name)
+    if broken is not None:
+        raise SchemaError(f"the column {name!r} of {raw.label} holds {broken}. Ids must be integers or strings.")
+    return Reading(_whole(name), (f"{name}: whole numbers stored as floats were read as integers.",))
+
+
+def _whole(name: str) -> str:
     """Whole numbers stored as floats are what frames make of integers with gaps; NaN there is a gap."""
-    column, n_bits = quoted(name), _FLOATS[raw.columns[name]]
+    column = quoted(name)
+    return f"CASE WHEN NOT isnan({column}) THEN CAST({column} AS BIGINT) END"
+
+
+def _broken_floats(engine: Engine, table: str, name: str) -> str | None:
+    """Say how many of a column's floats are no integers, or none that a float of this size can tell apart."""
+    column, n_bits = quoted(name), _FLOATS[engine.columns(table)[name]]
     broken = engine.row(
-        f"SELECT count(*) AS n, min({column}) AS example FROM {raw.name} "
+        f"SELECT count(*) AS n, min({column}) AS example FROM {table} "
         f"WHERE NOT isnan({column}) AND ({column} <> trunc({column}) OR abs({column}) > {2**n_bits})"
     )
-    if broken["n"]:
-        raise SchemaError(
-            f"the column {name!r} of {raw.label} holds floats, and {broken['n']} of them are not whole numbers up to "
-            f"2^{n_bits}, for example {broken['example']}. Ids must be integers or strings."
-        )
-    whole = f"CASE WHEN NOT isnan({column}) THEN CAST({column} AS BIGINT) END"
-    return Reading(whole, (f"{name}: whole numbers stored as floats were read as integers.",))
+    if not broken["n"]:
+        return None
+    return f"floats, and {broken['n']} of them are not whole numbers up to 2^{n_bits}, for example {broken['example']}"
 
 
 def _read_wide_id(engine: Engine, raw: RawTable, name: str) -> Reading:
@@ -153,6 +162,29 @@ def _as_text(raw: RawTable, name: str) -> str:
     column = quoted(name)
     # The JSON of a string has quotes around it.
     return f"json_extract_string({column}, '$')" if raw.columns[name] == "JSON" else f"CAST({column} AS VARCHAR)"
+
+
+def read_category(engine: Engine, table: str, name: str) -> str:
+    """Return SQL that reads a column of categories (device, campaign) as integers or strings; empty ones become null.
+
+    Raises:
+        SchemaError: the column holds neither.
+    """
+    kind, column = engine.columns(table)[name], quoted(name)
+    if kind in _FLOATS:
+        held = _broken_floats(engine, table, name)
+        if held is None:
+            return _whole(name)
+    elif kind in _INTEGERS - _WIDE:
+        return f"CAST({column} AS BIGINT)"
+    elif kind in {"VARCHAR", "BOOLEAN", "UUID"} | _WIDE or kind.startswith("ENUM"):
+        return f"nullif(CAST({column} AS VARCHAR), '')"
+    else:
+        held = kind
+    raise SchemaError(
+        f"the column {name!r} of the events holds {held}. Categories are strings or integers; a number belongs in "
+        f"numbers=({name!r},)."
+    )
 
 
 def read_number(engine: Engine, raw: RawTable, name: str | None) -> Reading:

@@ -82,11 +82,13 @@ def id_array(ids: Sequence[Any]) -> pa.Array:
 
 @dataclass(frozen=True, kw_only=True)
 class Vocab:
-    """The users, items and actions of a log, with what is known about them."""
+    """The users, items, actions and categories of a log, with what is known about them."""
 
     users: Ids
     items: Ids
     actions: Ids
+    categories: dict[str, Ids] = field(default_factory=dict)
+    """The values of each category column of the events, such as `scene`, by its name"""
     item_features: pa.Table | None = field(default=None, repr=False)
     """One row per item, in index order; null where nothing is known."""
     user_features: pa.Table | None = field(default=None, repr=False)
@@ -146,7 +148,7 @@ class Vocab:
     def save(self, folder: Path) -> None:
         """Write `vocab.parquet`, and `items.parquet` and `users.parquet` where features are known."""
         columns: dict[str, list[pa.Array]] = {"kind": [], "idx": [], "integer_id": [], "text_id": []}
-        for ids in (self.users, self.items, self.actions):
+        for ids in (self.users, self.items, self.actions, *self.categories.values()):
             n = len(ids)
             is_integer = pa.types.is_integer(ids.ids.type)
             columns["kind"].append(pa.array([ids.kind] * n, pa.string()))
@@ -179,10 +181,13 @@ class Vocab:
             path = folder / f"{name}.parquet"
             return read_saved(path) if path.exists() else None
 
+        ours = (schema.USER_ID, schema.ITEM_ID, schema.ACTION)
+        kinds = table.column("kind").unique().to_pylist()
         return cls(
             users=ids_of(schema.USER_ID),
             items=ids_of(schema.ITEM_ID),
             actions=ids_of(schema.ACTION),
+            categories={kind: ids_of(kind) for kind in kinds if kind not in ours},
             item_features=features("items"),
             user_features=features("users"),
         )

@@ -1,11 +1,11 @@
 """Flat sequences to padded tensors: windows to train on, histories to predict from.
 
-Shapes: B batch, Q questions (moments to predict at), T events, F numbers, C context columns.
+Shapes: B batch, Q questions (moments to predict at), T events, F numbers, K categories, C context columns.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any
@@ -18,6 +18,7 @@ from influent.data.labels import Labels
 from influent.data.moments import Moments
 from influent.data.scaling import Scaling
 from influent.data.sequences import Sequences
+from influent.data.vocab import UNKNOWN
 from influent.models.context import ContextLines
 from influent.models.lookup import Lookup
 from influent.models.transitions import OwnTransitions
@@ -49,9 +50,12 @@ class Batch:
     action_BT: Tensor
     """int64; `n_actions` where unknown"""
     numbers_BTF: Tensor
+    category_BTK: Tensor
+    """int64 codes of the event's categories; a column's number of values where unknown or there is no event"""
     no_item: int
     """what stands for an unknown item"""
     no_action: int
+    no_category_K: tuple[int, ...]
     before_BQ: Tensor
     """int64: how many of the row's events lie before the moment; they come first"""
     time_BT: Tensor | None
@@ -161,12 +165,13 @@ class Batcher:
         *,
         n_items: int,
         n_actions: int,
+        n_categories: Sequence[int],
         scaling: Scaling,
         context: ContextLines,
         knows_moment: bool,
         target_actions: np.ndarray | None,
     ) -> None:
-        self._n_items, self._n_actions = n_items, n_actions
+        self._n_items, self._n_actions, self._n_categories = n_items, n_actions, tuple(n_categories)
         self._scaling, self._context = scaling, context
         self._knows_moment, self._target_actions = knows_moment, target_actions
 
@@ -180,28 +185,38 @@ class Batcher:
         if self._target_actions is not None:
             target_BQ[~np.isin(train.action_idx[asked_BQ], self._target_actions)] = -1
         # The last event of a window is only ever a target.
-        batch = self._batch(train, start, np.maximum(stop - 1, start), asked_BQ, target_BQ, self._knows_moment)
+        batch = self._batch(
+            train,
+            start,
+            np.maximum(stop - 1, start),
+            asked_BQ,
+            target_BQ,
+            knows_time=self._knows_moment,
+            knows_next_BQ=np.full(asked_BQ.shape, self._knows_moment),
+        )
         if own is None:
             return batch
         place_BT, _ = _stretch(start, np.maximum(stop - 1, start))
         return replace(batch, own=Lookup(*map(torch.from_numpy, own.rows(place_BT))))
 
     def label_batch(self, labels: Labels, max_len: int) -> Batch:
-        """Return the last `max_len` events before each moment, and the questions asked there.
-
-        The moment's time is known: it is we who ask then, and nothing of the answer is in it.
-        """
-        batch = self.moment_batch(labels.moments, max_len, knows_moment=labels.moments.time_us is not None)
+        """Return the last `max_len` events before each moment, and the questions asked there."""
+        batch = self.moment_batch(labels.moments, max_len, of_labels=True)
         unknown = np.full(len(labels), self._n_items)
         item_L = unknown if labels.item_idx is None else np.where(labels.item_idx < 0, unknown, labels.item_idx)
         asked = labels.moment.astype(np.int64), item_L.astype(np.int64), labels.label.astype(np.float32)
         return replace(batch, answers=Answers(labels.name, *map(torch.from_numpy, asked)))
 
-    def moment_batch(self, moments: Moments, max_len: int, *, knows_moment: bool | None = None) -> Batch:
-        """Return the last `max_len` events before each moment, one question each."""
+    def moment_batch(self, moments: Moments, max_len: int, *, of_labels: bool = False) -> Batch:
+        """Return the last `max_len` events before each moment, one question each.
+
+        Args:
+            of_labels: whether a label is asked for. The moment's time is then known: it is we who ask, and nothing of
+                the answer is in it. Of the event that comes next it may hold the answer, so nothing is read.
+        """
         start = np.maximum(moments.start, moments.stop - max_len)
-        knows_moment = self._knows_moment if knows_moment is None else knows_moment
-        knows_moment = knows_moment and moments.time_us is not None
+        knows_time = (of_labels or self._knows_moment) and moments.time_us is not None
+        knows_next = (moments.target_stop > moments.stop) & (self._knows_moment and not of_labels)
         none_BQ = np.full((len(moments), 1), -1)
         return self._batch(
             moments.sequences,
@@ -209,9 +224,10 @@ class Batcher:
             moments.stop,
             moments.stop[:, None],
             none_BQ,
-            knows_moment,
+            knows_time=knows_time,
+            knows_next_BQ=knows_next[:, None],
             user_B=moments.user_idx,
-            moment_us_BQ=moments.time_us[:, None] if knows_moment else None,  # type: ignore[index]
+            moment_us_BQ=moments.time_us[:, None] if knows_time else None,  # type: ignore[index]
         )
 
     def _batch(
@@ -221,21 +237,29 @@ class Batcher:
         stop: np.ndarray,
         asked_BQ: np.ndarray,
         target_BQ: np.ndarray,
-        knows_moment: bool,
         *,
+        knows_time: bool,
+        knows_next_BQ: np.ndarray,
         user_B: np.ndarray | None = None,
         moment_us_BQ: np.ndarray | None = None,
     ) -> Batch:
-        """Return the events at `start:stop` and questions right before the places `asked_BQ`."""
+        """Return the events at `start:stop` and questions right before the places `asked_BQ`.
+
+        Args:
+            knows_time: whether the questions' times are known.
+            knows_next_BQ: whether the categories of the event at `asked_BQ` itself are.
+        """
         place_BT, exists_BT = _stretch(start, stop)
         user_B = sequences.user_idx[start] if user_B is None else user_B
         if len(sequences):
             place_BT = np.minimum(place_BT, len(sequences) - 1)
             item_BT, action_BT = sequences.item_idx[place_BT], sequences.action_idx[place_BT]
             numbers_BTF = self._scaling.apply(sequences.numbers[place_BT])
+            category_BTK = sequences.categories[place_BT]
         else:
             item_BT, action_BT = np.full(place_BT.shape, -1), np.full(place_BT.shape, -1)
             numbers_BTF = np.zeros((*place_BT.shape, sequences.numbers.shape[1]), np.float32)
+            category_BTK = np.full((*place_BT.shape, sequences.categories.shape[1]), UNKNOWN)
         before_BQ = np.clip(asked_BQ - start[:, None], 0, (stop - start)[:, None])
         time_BT = asked_us_BQ = next_gap_BQ = None
         if sequences.time_us is not None and len(sequences):
@@ -244,17 +268,24 @@ class Batcher:
             next_us_BQ = sequences.time_us[np.minimum(asked_BQ, len(sequences) - 1)]
             has_next_BQ = (before_BQ > 0) & (asked_BQ < sequences.offsets[user_B + 1][:, None])
             next_gap_BQ = np.where(has_next_BQ, (next_us_BQ - asked_us_BQ) / 1e6, np.nan)
-            if knows_moment:
+            if knows_time:
                 asked_us_BQ = sequences.time_us[asked_BQ] if moment_us_BQ is None else moment_us_BQ
             time_BT = sequences.time_us[place_BT]
-        context_BQC = self._context.codes(user_B, asked_us_BQ, is_known_BQ=knows_moment | (before_BQ > 0))
+        context_BQC = self._context.codes(
+            user_B,
+            asked_us_BQ,
+            _categories_at(sequences, asked_BQ, knows_next_BQ, has_latest_BQ=before_BQ > 0),
+            is_known_BQ=knows_time | (before_BQ > 0),
+        )
         origin = 0 if time_BT is None else time_BT[:, :1]
         return Batch(
             item_BT=_codes(item_BT, exists_BT, self._n_items),
             action_BT=_codes(action_BT, exists_BT, self._n_actions),
             numbers_BTF=torch.from_numpy(numbers_BTF),
+            category_BTK=_codes(category_BTK, exists_BT[..., None], self._n_categories),
             no_item=self._n_items,
             no_action=self._n_actions,
+            no_category_K=self._n_categories,
             before_BQ=torch.from_numpy(before_BQ.astype(np.int64)),
             time_BT=None if time_BT is None else torch.from_numpy((time_BT - origin) / 1e6),
             asked_BQ=None if asked_us_BQ is None else torch.from_numpy((asked_us_BQ - origin) / 1e6),
@@ -272,5 +303,16 @@ def _stretch(start: np.ndarray, stop: np.ndarray) -> tuple[np.ndarray, np.ndarra
     return np.where(exists, place, start[:, None]), exists
 
 
-def _codes(idx_BT: np.ndarray, exists_BT: np.ndarray, unknown: int) -> Tensor:
+def _categories_at(
+    sequences: Sequences, asked_BQ: np.ndarray, knows_next_BQ: np.ndarray, *, has_latest_BQ: np.ndarray
+) -> np.ndarray:
+    """Return the categories at questions, int (B, Q, K): of the next event where it is known, else of the latest."""
+    if len(sequences) == 0:
+        return np.full((*asked_BQ.shape, sequences.categories.shape[1]), UNKNOWN)
+    is_known_BQ = knows_next_BQ | has_latest_BQ
+    place_BQ = np.where(is_known_BQ, np.where(knows_next_BQ, asked_BQ, asked_BQ - 1), 0)
+    return np.where(is_known_BQ[..., None], sequences.categories[place_BQ], UNKNOWN)
+
+
+def _codes(idx_BT: np.ndarray, exists_BT: np.ndarray, unknown: int | tuple[int, ...]) -> Tensor:
     return torch.from_numpy(np.where(exists_BT & (idx_BT >= 0), idx_BT, unknown).astype(np.int64))

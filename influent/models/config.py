@@ -82,11 +82,15 @@ class ModelConfig(_Checked):
     uses_gaps: bool = True
     """Whether the time between an event and the moment shapes its weight; needs a log with times."""
     knows_moment: bool = False
-    """Whether the time of the target is known when it is predicted. This is a privilege: a service that recommends
-    to whoever comes has it, a forecast made the day before has not. Without it, and at a
-    moment whose time is not given, gaps count from the latest event."""
+    """Whether the time of the target, and its categories that are named in `context`, are known when it is predicted.
+    This is a privilege: a service that recommends to whoever comes has it, a forecast made the day before has not.
+    Without it, and at a moment whose time is not given, gaps count from the latest event. Answers to labels always
+    know their moment's time and never anything of the event that comes next."""
     context: tuple[str, ...] = ()
-    """What gets a line of its own in every score: user features, `hour_of_day`, `day_of_week`."""
+    """What gets a line of its own in every score: user features, `hour_of_day`, `day_of_week`, and categories of
+    events such as `scene`: the target's with `knows_moment`, else, or where no target is known, the latest event's.
+    What the latest event says there is no part of its credit, so a model with such a line is not `exact`: masking the
+    latest event takes the line away too."""
     target_actions: tuple[str, ...] = ()
     """Learn what comes next among these actions only, such as purchases; by default among all."""
     count_len: int = -1

@@ -1,6 +1,6 @@
 """Context columns to codes: what is known of a moment that no past event owns.
 
-Shapes: B batch, Q questions, C context columns, U users.
+Shapes: B batch, Q questions, K categories, C context columns, U users.
 """
 
 from __future__ import annotations
@@ -27,9 +27,11 @@ _OF_THE_CLOCK: dict[str, tuple[list[Any], Callable[[np.ndarray], np.ndarray]]] =
 
 @dataclass(frozen=True)
 class ContextLines:
-    """The context columns of a model: user features, `hour_of_day` and `day_of_week`, with the values of each.
+    """The context columns of a model with the values of each: user features, categories of events, and the clock.
 
-    The clock is read at the moment where its time is known, else at the event before it.
+    A name that is several of these is the first of them. The clock (`hour_of_day`, `day_of_week`) is read at the
+    moment where its time is known, else at the event before it. A category is that of the next event where it is
+    known at the moment, else of the event before it.
     """
 
     vocab: Vocab
@@ -40,16 +42,18 @@ class ContextLines:
         """Look up the columns' values; a value's place is its code.
 
         Raises:
-            SchemaError: a column is neither a user feature nor of the clock, or holds what JSON cannot.
+            SchemaError: a column is no user feature, no category and not of the clock, or holds what JSON cannot.
             ConfigError: the clock is asked for in an order-only log.
         """
         features = vocab.user_features
         of_users = [] if features is None else features.column_names[1:]
-        known = [*of_users, *_OF_THE_CLOCK]
+        known = [*of_users, *vocab.categories, *_OF_THE_CLOCK]
         values: dict[str, list[Any]] = {}
         for name in names:
             if name in of_users:
                 values[name] = _distinct(name, features.column(name).drop_null().unique().to_pylist())  # type: ignore[union-attr]
+            elif name in vocab.categories:
+                values[name] = vocab.categories[name].ids.to_pylist()
             elif name in _OF_THE_CLOCK:
                 if not is_timed:
                     raise ConfigError(f"context {name!r} needs times, and this log is order-only. Leave it out.")
@@ -57,6 +61,7 @@ class ContextLines:
             else:
                 raise SchemaError(
                     f"context {name!r} is no user feature. There are: {', '.join(of_users) or 'none; give users='}; "
+                    f"categories of events: {', '.join(vocab.categories) or 'none; give categories='}; "
                     f"and of the clock: {', '.join(_OF_THE_CLOCK)}.{nearest(name, known)}"
                 )
         return cls(vocab, values)
@@ -65,6 +70,11 @@ class ContextLines:
     def n_values(self) -> tuple[int, ...]:
         """Return the number of values of each column, which is also the code of an unknown one."""
         return tuple(len(values) for values in self.values.values())
+
+    @property
+    def reads_events(self) -> bool:
+        """Return whether a column is a category, which goes with its event when that is masked."""
+        return any(self._is_category(name) for name in self.values)
 
     @cached_property
     def of_users_UC(self) -> np.ndarray:
@@ -78,15 +88,28 @@ class ContextLines:
                 codes[: len(column), place] = [code_of.get(value, len(distinct)) for value in column]
         return codes
 
-    def codes(self, user_B: np.ndarray, time_us_BQ: np.ndarray | None, is_known_BQ: np.ndarray) -> np.ndarray:
-        """Return the codes at questions, int64 (B, Q, C)."""
+    def codes(
+        self, user_B: np.ndarray, time_us_BQ: np.ndarray | None, category_BQK: np.ndarray, is_known_BQ: np.ndarray
+    ) -> np.ndarray:
+        """Return the codes at questions, int64 (B, Q, C).
+
+        Args:
+            category_BQK: the category to read there, by the vocabulary's columns; `UNKNOWN` where none is known.
+            is_known_BQ: whether the time is known.
+        """
         n_users = len(self.of_users_UC) - 1
         of_user = self.of_users_UC[np.where(user_B < n_users, user_B, n_users)]
         codes = np.repeat(of_user[:, None], is_known_BQ.shape[1], axis=1)
         for place, (name, distinct) in enumerate(self.values.items()):
-            if name in _OF_THE_CLOCK and time_us_BQ is not None and not self._is_of_users(name):
+            if self._is_category(name):
+                idx_BQ = category_BQK[..., list(self.vocab.categories).index(name)]
+                codes[..., place] = np.where(idx_BQ >= 0, idx_BQ, len(distinct))
+            elif not self._is_of_users(name) and time_us_BQ is not None:
                 codes[..., place] = np.where(is_known_BQ, _OF_THE_CLOCK[name][1](time_us_BQ), len(distinct))
         return codes
+
+    def _is_category(self, name: str) -> bool:
+        return name in self.vocab.categories and not self._is_of_users(name)
 
     def _is_of_users(self, name: str) -> bool:
         return self.vocab.user_features is not None and name in self.vocab.user_features.column_names

@@ -11,7 +11,7 @@ from influent.data.moments import Moments, ranges
 
 Exactness = Literal["exact", "closes", "estimated"]
 """How good a model's credits are: `exact` ones add up and each is its removal; those of a model that `closes` add up
-but events also change each other's weights; `estimated` ones leave a residual, which is reported."""
+but events also change each other's weights or a context line; `estimated` ones leave a residual, which is reported."""
 
 
 @dataclass(frozen=True, kw_only=True)

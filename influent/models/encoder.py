@@ -1,17 +1,19 @@
-"""Events to vectors: z, the sum of what an event's item, action, numbers and vectors from elsewhere say.
+"""Events to vectors: z, the sum of what an event's item, action, numbers, categories and given vectors say.
 
 Shapes: B batch, T events, D embedding, V width of given vectors, I items.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from influent import schema
 from influent.data.vectors import ItemVectors
+from influent.errors import SchemaError
 from influent.models.batch import Batch
 
 
@@ -37,16 +39,33 @@ class GivenVectors(nn.Module):
 
 
 class EventEncoder(nn.Module):
-    """An event's vector as a sum of named parts; a part that says nothing is zero."""
+    """An event's vector as a sum of named parts; a part that says nothing is zero.
+
+    Args:
+        n_categories: the number of values of each category column, by its name.
+
+    Raises:
+        SchemaError: two parts have one name.
+    """
 
     def __init__(
-        self, *, dim: int, n_items: int, n_actions: int, n_numbers: int, blocks: Sequence[ItemVectors]
+        self,
+        *,
+        dim: int,
+        n_items: int,
+        n_actions: int,
+        n_numbers: int,
+        n_categories: Mapping[str, int],
+        blocks: Sequence[ItemVectors],
     ) -> None:
         super().__init__()
+        _check_names([*schema.EVENT_PARTS, *n_categories, *(block.name for block in blocks)])
         # The last row stands for what is unknown; it is zero and stays so.
         self.item_in = embedding_with_unknown(n_items, dim)
         self.action_in = embedding_with_unknown(n_actions, dim)
         self.number_in = nn.Linear(n_numbers, dim, bias=False) if n_numbers else None
+        self.categories = tuple(n_categories)
+        self.category_in = nn.ModuleList(embedding_with_unknown(n, dim) for n in n_categories.values())
         self.given = nn.ModuleDict({block.name: GivenVectors(block, dim) for block in blocks})
 
     def parts(self, batch: Batch) -> dict[str, Tensor]:
@@ -54,11 +73,22 @@ class EventEncoder(nn.Module):
         parts = {"item": self.item_in(batch.item_BT), "action": self.action_in(batch.action_BT)}
         if self.number_in is not None:
             parts["numbers"] = self.number_in(batch.numbers_BTF)
+        for place, (name, table) in enumerate(zip(self.categories, self.category_in, strict=True)):
+            parts[name] = table(batch.category_BTK[..., place])
         return parts | {name: given(batch.item_BT) for name, given in self.given.items()}
 
     def forward(self, batch: Batch) -> Tensor:
         """Return z, (B, T, D)."""
         return torch.stack(list(self.parts(batch).values())).sum(dim=0)
+
+
+def _check_names(names: Sequence[str]) -> None:
+    for name in names:
+        if names.count(name) > 1:
+            raise SchemaError(
+                f"two parts of an event are called {name!r}. There are: {', '.join(names)}. Give the category's column "
+                "or the block of vectors another name."
+            )
 
 
 def embedding_with_unknown(n: int, dim: int) -> nn.Embedding:

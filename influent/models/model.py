@@ -9,7 +9,7 @@ import numpy as np
 
 from influent.data.moments import Moments
 from influent.data.sequences import Sequences
-from influent.data.vocab import Vocab
+from influent.data.vocab import Ids, Vocab
 from influent.errors import LeakageError, NotFittedError, SchemaError
 from influent.models.credits import Credits
 from influent.progress import Progress
@@ -89,12 +89,32 @@ def check_same_ids(model: Fitted, moments: Moments) -> None:
     """
     check_fitted(model)
     ours, theirs = model.vocab, moments.sequences.vocab
-    for known, given in ((ours.items, theirs.items), (ours.actions, theirs.actions)):
-        if given.ids is not known.ids and not given.ids.equals(known.ids):
-            raise SchemaError(
-                f"these sequences count {known.kind} by another vocabulary than the {model.name} model. "
-                "Build them with build_sequences(events, vocab=model.vocab)."
-            )
+    _check_same(ours.items, theirs.items, model)
+    _check_same(ours.actions, theirs.actions, model)
+
+
+def check_same_categories(model: Fitted, moments: Moments) -> None:
+    """Refuse moments of sequences whose categories are other columns, or count by other values, than the model's.
+
+    Raises:
+        SchemaError: they are.
+    """
+    ours, theirs = model.vocab.categories, moments.sequences.vocab.categories
+    if tuple(ours) != tuple(theirs):
+        raise SchemaError(
+            f"this model was fitted on the categories {tuple(ours)}, these sequences have {tuple(theirs)}. "
+            "Build them with build_sequences(events, vocab=model.vocab)."
+        )
+    for name in ours:
+        _check_same(ours[name], theirs[name], model)
+
+
+def _check_same(known: Ids, given: Ids, model: Fitted) -> None:
+    if given.ids is not known.ids and not given.ids.equals(known.ids):
+        raise SchemaError(
+            f"these sequences count {known.kind} by another vocabulary than the {model.name} model. "
+            "Build them with build_sequences(events, vocab=model.vocab)."
+        )
 
 
 def check_may_judge(model: Fitted, moments: Moments) -> None:

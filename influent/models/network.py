@@ -36,7 +36,10 @@ class Shape:
     n_items: int
     n_actions: int
     n_numbers: int
+    n_categories: dict[str, int]
+    """The number of values of each category column of the events, by its name"""
     n_values: tuple[int, ...]
+    """The number of values of each context column"""
     is_timed: bool
 
 
@@ -61,7 +64,12 @@ class Network(SequenceModule):
         dim = config.embedding_dim
         uses_gaps = config.uses_gaps and shape.is_timed
         self.encoder = EventEncoder(
-            dim=dim, n_items=shape.n_items, n_actions=shape.n_actions, n_numbers=shape.n_numbers, blocks=blocks
+            dim=dim,
+            n_items=shape.n_items,
+            n_actions=shape.n_actions,
+            n_numbers=shape.n_numbers,
+            n_categories=shape.n_categories,
+            blocks=blocks,
         )
         self.backbone = _backbone(config, uses_gaps=uses_gaps)
         self.context_in = nn.ModuleList(embedding_with_unknown(n, dim) for n in shape.n_values)

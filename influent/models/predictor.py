@@ -29,7 +29,7 @@ from influent.models.credits import Credits, Exactness
 from influent.models.examples import Examples, TrainingBatches, build_examples, gaps_of
 from influent.models.growing import check_same_blocks, grown_weights
 from influent.models.heads import LabelShape, label_shape, time_bins
-from influent.models.model import check_fitted, check_same_ids
+from influent.models.model import check_fitted, check_same_categories, check_same_ids
 from influent.models.network import Network, Shape
 from influent.models.ranks import BATCH, ndcg, target_ranks
 from influent.models.reading import Reading
@@ -103,7 +103,9 @@ class Predictor:
     def exactness(self) -> Exactness:
         """Return how good the credits are."""
         check_fitted(self)
-        return self._network.backbone.exactness
+        of_events = self._network.backbone.exactness
+        # A context line that reads an event's category changes when that event is masked.
+        return "closes" if of_events == "exact" and self._context.reads_events else of_events
 
     def fit(
         self,
@@ -134,7 +136,8 @@ class Predictor:
             trackers: hear of every epoch at its end, such as `TensorBoard`; those of a checkpoint come first.
 
         Raises:
-            SchemaError: a context column of the settings is no user feature, or vectors are of other items.
+            SchemaError: a context column of the settings is not known, two parts of an event have one name, or vectors
+                are of other items.
             ConfigError: a target action is not in the log, the clock is asked for in a log without times, or what is
                 given does not fit the tasks.
             LeakageError: the training sequences hold events from after a question that will be judged.
@@ -417,6 +420,7 @@ class Predictor:
             n_items=self.vocab.n_items,
             n_actions=len(self.vocab.actions),
             n_numbers=len(self.scaling.names),
+            n_categories={name: len(ids) for name, ids in self.vocab.categories.items()},
             n_values=self._context.n_values,
             is_timed=self._is_timed,
         )
@@ -437,6 +441,7 @@ class Predictor:
         self._batcher = Batcher(
             n_items=shape.n_items,
             n_actions=shape.n_actions,
+            n_categories=tuple(shape.n_categories.values()),
             scaling=self.scaling,
             context=self._context,
             knows_moment=self.model.knows_moment,
@@ -451,6 +456,7 @@ class Predictor:
 
     def _check_readable(self, moments: Moments) -> None:
         check_same_ids(self, moments)
+        check_same_categories(self, moments)
         if moments.sequences.number_names != self.scaling.names:
             raise SchemaError(
                 f"this model was fitted on the numbers {self.scaling.names}, these sequences have "

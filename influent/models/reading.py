@@ -103,7 +103,7 @@ class Reading:
         with torch.inference_mode():
             v_LD = head.direction(item_L, self.network.item_vectors()) * factor
             bias = (head.offset(item_L).double() * factor + shift).cpu().numpy()[:, None]
-        return self._line_credits(labels.moments.take(labels.moment), bias, v_LD, knows_moment=True)
+        return self._line_credits(labels.moments.take(labels.moment), bias, v_LD, of_labels=True)
 
     def gap_credits(self, moments: Moments, after_s: float) -> Credits:
         """Return the terms of the log-intensity per second this long after each moment's latest event."""
@@ -114,7 +114,7 @@ class Reading:
         return self._line_credits(moments, bias, v_ND)
 
     def _line_credits(
-        self, moments: Moments, bias: np.ndarray, v_ND: torch.Tensor, *, knows_moment: bool | None = None
+        self, moments: Moments, bias: np.ndarray, v_ND: torch.Tensor, *, of_labels: bool = False
     ) -> Credits:
         """Return the terms of ⟨s, v⟩ + bias, one v for each moment."""
 
@@ -125,7 +125,7 @@ class Reading:
             value_B = (self.network.states(batch)[:, 0] * v_ND[rows]).sum(dim=1).double()
             return value_B[:, None] + torch.from_numpy(bias[rows]).to(value_B.device)
 
-        return self._credits(moments, bias, terms, outputs, knows_moment=knows_moment)
+        return self._credits(moments, bias, terms, outputs, of_labels=of_labels)
 
     def _credits(
         self,
@@ -134,7 +134,7 @@ class Reading:
         terms: Callable[[Batch, slice], Terms],
         outputs: Callable[[slice, Batch], torch.Tensor],
         *,
-        knows_moment: bool | None = None,
+        of_labels: bool = False,
     ) -> Credits:
         """Collect terms of sums, or estimates by leaving events out, batch by batch."""
         is_sum = isinstance(self.network.backbone, AdditiveBackbone)
@@ -143,7 +143,7 @@ class Reading:
         residual = np.zeros(bias.shape)
         found: dict[str, list[np.ndarray]] = {}
         with torch.inference_mode():
-            for rows, batch in self._batches(moments, knows_moment=knows_moment):
+            for rows, batch in self._batches(moments, of_labels=of_labels):
                 if is_sum:
                     credits, context_BC = terms(batch, rows)
                     for name, term_BC in zip(context, context_BC, strict=True):
@@ -174,10 +174,10 @@ class Reading:
                 found.append(read(self.network.states(batch)[:, 0], batch).double().cpu().numpy())
         return np.concatenate(found)
 
-    def _batches(self, moments: Moments, *, knows_moment: bool | None = None) -> Iterator[tuple[slice, Batch]]:
+    def _batches(self, moments: Moments, *, of_labels: bool = False) -> Iterator[tuple[slice, Batch]]:
         for first in range(0, len(moments), BATCH):
             rows = slice(first, first + BATCH)
-            batch = self.batcher.moment_batch(moments.take(rows), self.max_len, knows_moment=knows_moment)
+            batch = self.batcher.moment_batch(moments.take(rows), self.max_len, of_labels=of_labels)
             yield rows, batch.to(self._device)
 
     def _bin(self, after_s: float) -> int:

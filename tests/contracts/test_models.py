@@ -13,7 +13,7 @@ SHORT = influent.TrainConfig(epochs=2, batch_size=4, device="cpu")
 
 
 def small_split(is_timed: bool) -> influent.Split:
-    """12 users with 4 to 9 events over 7 items, two actions, some values missing."""
+    """12 users with 4 to 9 events over 7 items, two actions, two scenes, some values and scenes missing."""
     rng = np.random.default_rng(5)
     rows = [(user, place) for user in range(12) for place in range(int(rng.integers(4, 10)))]
     log = {
@@ -24,6 +24,7 @@ def small_split(is_timed: bool) -> influent.Split:
     }
     if is_timed:
         log["timestamp"] = [1_700_000_000 + int(place * 3_600 * rng.integers(1, 30)) for _, place in rows]
+    log["scene"] = [(None, "home", "search")[rng.integers(3)] for _ in rows]
     events = influent.clean(influent.read_events(pa.table(log)), drop_duplicates=False)
     return influent.split_last(influent.build_sequences(events))
 

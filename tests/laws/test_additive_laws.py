@@ -18,6 +18,7 @@ def untrained_models(draw):
     """An additive model with random, large weights, and the test moments of a random log."""
     seed = draw(st.integers(0, 10_000))
     is_timed, has_values, knows = draw(st.booleans()), draw(st.booleans()), draw(st.booleans())
+    n_scenes, has_line = draw(st.integers(0, 3)), draw(st.booleans())
     rng = np.random.default_rng(seed)
     n = draw(st.integers(6, 40))
     log = {
@@ -29,6 +30,8 @@ def untrained_models(draw):
         log["timestamp"] = np.cumsum(rng.integers(0, 10 ** rng.integers(1, 7), n + 3)) + 1_500_000_000
     if has_values:
         log["value"] = rng.normal(size=n + 3)
+    if n_scenes:
+        log["scene"] = pa.array(rng.integers(0, n_scenes, n + 3), mask=rng.random(n + 3) < 0.3)
     events = influent.clean(influent.read_events(pa.table(log)), drop_duplicates=False)
     split = influent.split_last(influent.build_sequences(events))
     model = influent.ModelConfig(
@@ -37,6 +40,8 @@ def untrained_models(draw):
         max_len=draw(st.integers(1, 12)),
         uses_gaps=draw(st.booleans()),
         knows_moment=knows,
+        # A line that has no target to read reads the latest event, and masking that then takes more than its credit.
+        context=("scene",) if has_line and knows and split.train.category_names else (),
     )
     predictor = influent.Predictor(model=model, train=influent.TrainConfig(epochs=1, seed=seed, device="cpu"))
     predictor.fit(split.train, split.validation)
@@ -45,8 +50,9 @@ def untrained_models(draw):
         for parameter in predictor._network.parameters():
             parameter.copy_(torch.randn_like(parameter) * 0.6)
         # What is unknown stays without a vector.
-        predictor._network.encoder.item_in.weight[-1] = 0
-        predictor._network.encoder.action_in.weight[-1] = 0
+        encoder = predictor._network.encoder
+        for table in (encoder.item_in, encoder.action_in, *encoder.category_in):
+            table.weight[-1] = 0
     return predictor, split
 
 
