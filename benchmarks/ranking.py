@@ -2,10 +2,9 @@
 
 Usage: python -m benchmarks.ranking SET MODEL [--seed N] [--refit]
 
-SET is one of `benchmarks.sets.BENCHMARKS`.
-MODEL is `additive`, `additive-text`, `additive-query`, `additive-moment` (it
-knows when the target comes), a black box (`sasrec`, `hstu`, `gru`, `lstm`), `feedback`, one that counts (`counts`,
-`popularity`, …), or the peer (`rectools-sasrec`, `rectools-hstu`).
+SET is one of `benchmarks.sets.BENCHMARKS`. MODEL is `additive`, `additive-text`, `additive-query`, `additive-moment`
+(it knows when the target comes), a black box (`sasrec`, `hstu`, `gru`, `lstm`), `feedback`, one that counts
+(`counts`, `popularity`, …), or the peer (`rectools-sasrec`, `rectools-hstu`).
 """
 
 from __future__ import annotations
@@ -24,6 +23,10 @@ from benchmarks.common import measured_on, peak_memory_mib, write_result
 from benchmarks.rectools import run_rectools
 from benchmarks.sets import BENCHMARKS, Benchmark
 from influent.models.item_to_item import ItemToItem
+
+
+VARIANTS: dict[str, dict[str, Any]] = {"query": {"gate": "query"}, "moment": {"knows_moment": True}}
+"""Settings by which a variant of a model differs from it."""
 
 
 def counted(name: str, benchmark: Benchmark) -> ItemToItem:
@@ -45,7 +48,7 @@ def predictor(name: str, benchmark: Benchmark, seed: int) -> influent.Predictor:
     is_sum = backbone in ("additive", "feedback")
     own = benchmark.model if is_sum else {"max_len": 50, **benchmark.box}
     train = benchmark.train if is_sum else {}
-    options: dict[str, Any] = {"query": {"gate": "query"}, "moment": {"knows_moment": True}}.get(variant, {})
+    options = VARIANTS.get(variant, {})
     settings = influent.ModelConfig.from_dict({"backbone": backbone, **own, **options})
     return influent.Predictor(model=settings, train=influent.TrainConfig(seed=seed, **train))
 
