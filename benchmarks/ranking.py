@@ -24,7 +24,6 @@ from benchmarks.rectools import run_rectools
 from benchmarks.sets import BENCHMARKS, Benchmark
 from influent.models.item_to_item import ItemToItem
 
-
 VARIANTS: dict[str, dict[str, Any]] = {"query": {"gate": "query"}, "moment": {"knows_moment": True}}
 """Settings by which a variant of a model differs from it."""
 
