@@ -430,3 +430,53 @@ def test_new_items_need_the_vectors_of_old_ones_as_they_were(fitted_on_kinds):
     plain = influent.Predictor(model=TINY, train=influent.TrainConfig(epochs=1)).fit(split.train, split.validation)
     with pytest.raises(influent.ConfigError, match="reads no vectors"):
         plain.with_items(vocab, [block])
+
+
+def one_parameter(value=0.0):
+    module = torch.nn.Module()
+    module.weight = torch.nn.Parameter(torch.tensor([value]))
+    return module
+
+
+def test_an_average_is_plain_until_it_has_its_steps_and_then_forgets():
+    module = one_parameter(100.0)
+    average = train_module.Average(module, n_steps=2)
+    for value in (1.0, 3.0, 10.0):
+        module.weight.data.fill_(value)
+        average.update()
+    # Where it began is forgotten at the first step; then (1 + 3) / 2 = 2, and half of the way from 2 to 10 is 6.
+    with average.in_place():
+        assert module.weight.item() == 6
+    assert module.weight.item() == 10
+
+
+def test_without_averaging_the_latest_weights_are_judged():
+    module = one_parameter()
+    average = train_module.Average(module, n_steps=0)
+    module.weight.data.fill_(5.0)
+    average.update()
+    with average.in_place():
+        assert module.weight.item() == 5
+
+
+def test_averages_survive_a_kill(tmp_path, monkeypatch):
+    split, settings = checkerboard(), influent.TrainConfig(epochs=5, batch_size=8, average_epochs=1.5)
+    straight = influent.Predictor(model=TINY, train=settings).fit(split.train, split.validation)
+    latest = influent.Predictor(model=TINY, train=replace(settings, average_epochs=0)).fit(
+        split.train, split.validation
+    )
+    assert not np.allclose(straight.predict(split.test), latest.predict(split.test))
+    saved, save = [], train_module._save_checkpoint
+
+    def save_then_die(*arguments):
+        save(*arguments)
+        saved.append(arguments)
+        if len(saved) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(train_module, "_save_checkpoint", save_then_die)
+    checkpoint = tmp_path / "checkpoint.safetensors"
+    with pytest.raises(KeyboardInterrupt):
+        influent.Predictor(model=TINY, train=settings).fit(split.train, split.validation, checkpoint=checkpoint)
+    resumed = influent.Predictor(model=TINY, train=settings).fit(split.train, split.validation, checkpoint=checkpoint)
+    assert np.array_equal(resumed.predict(split.test), straight.predict(split.test))
