@@ -38,8 +38,8 @@ _STATE = {"debug": False}
 
 
 def _of_labels(help_: str, *names: str) -> Any:
-    """Return an option of what `fit --ask` asks; the TOML section [label] has the same."""
-    return typer.Option(*names, help=help_, rich_help_panel="Questions with --ask, or as [label] in the TOML")
+    """Return an option of what `fit --ask` asks; the TOML section [label] has the same under its own names."""
+    return typer.Option(*names, help=help_, rich_help_panel="Questions, with --ask")
 
 
 Log = Annotated[str, typer.Argument(help="CSV, TSV or JSON Lines (also .gz), Parquet: a file, a glob, a folder.")]
@@ -62,7 +62,7 @@ SplitAt = Annotated[
 ]
 Target = Annotated[str, typer.Option(help="With a split by time: predict the first, last or all events.")]
 TargetAction = Annotated[list[str], typer.Option(help="Predict the next of these actions; repeatable.")]
-Config = Annotated[Path | None, typer.Option(help="TOML with [model] and [train] settings.")]
+Config = Annotated[Path | None, typer.Option(help=r"TOML with \[model] and \[train] settings.")]
 Epochs = Annotated[int | None, typer.Option(help="Most passes over the training events.")]
 Seed = Annotated[int | None, typer.Option(help="Where all randomness comes from.")]
 Device = Annotated[str | None, typer.Option(help="auto, cpu or cuda.")]
@@ -152,7 +152,7 @@ def fit(
     ] = None,
     target: Target = "first",
     target_action: TargetAction = [],  # noqa: B006
-    config: Annotated[Path | None, typer.Option(help="TOML with [model], [train] and [label] settings.")] = None,
+    config: Annotated[Path | None, typer.Option(help=r"TOML with \[model], \[train] and \[label] settings.")] = None,
     context: Annotated[
         list[str],
         typer.Option(help="User feature, category, hour_of_day or day_of_week with a line of its own; repeatable."),
@@ -235,7 +235,7 @@ def tune(
     split: SplitAt = None,
     target: Target = "first",
     target_action: TargetAction = [],  # noqa: B006
-    config: Annotated[Path | None, typer.Option(help="TOML with [model], [train] and [space] to search.")] = None,
+    config: Annotated[Path | None, typer.Option(help=r"TOML with \[model], \[train] and \[space] to search.")] = None,
     pruner: Annotated[str, typer.Option(help="median gives up what is behind; none lets each trial end.")] = "median",
     seen: Annotated[Seen | None, typer.Option(help="Whether validation lets items of the history come again.")] = None,
     epochs: Epochs = None,
