@@ -132,6 +132,12 @@ from .evaluation.offpolicy import (
 from .evaluation.offpolicy import (
     off_policy_value as off_policy_value,
 )
+from .evaluation.placebo import (
+    PlaceboReport as PlaceboReport,
+)
+from .evaluation.placebo import (
+    check_placebos as check_placebos,
+)
 from .evaluation.report import Report as Report
 from .evaluation.report import evaluate as evaluate
 from .evaluation.times import TimeReport as TimeReport
