@@ -29,6 +29,7 @@ from influent.influence.ledger import Ledger
 from influent.models.config import ModelConfig, TrainConfig
 from influent.models.item_to_item import DecayedCounts, Popularity
 from influent.models.kinds import check_kind, model_config
+from influent.models.methods import MethodName
 from influent.models.model import Model
 from influent.models.ranks import Seen
 from influent.models.space import default_space, read_space
@@ -343,6 +344,10 @@ def explain_run(
     top: int | None = None,
     contrast: int | None = None,
     by_part: bool = False,
+    method: MethodName | None = None,
+    n_samples: int | None = None,
+    n_steps: int | None = None,
+    seed: int | None = None,
     progress: Progress | None = None,
 ) -> Ledger:
     """Explain a run's test predictions and keep the ledger, or explain the latest moment of these users.
@@ -350,15 +355,17 @@ def explain_run(
     Args:
         users: whose latest moment to explain; their ledger is returned and not written.
         items: which items to explain; by default what came next, or the best-scored.
+        method: how credits are come by, and with the three settings after it how that is set: as for `explain`.
     """
     run, model, parts = _fitted(folder)
+    asked: dict[str, Any] = {"items": items, "top": top, "contrast": contrast, "by_part": by_part}
+    how: dict[str, Any] = {"method": method, "n_samples": n_samples, "n_steps": n_steps, "seed": seed}
     if users is not None:
         sequences = parts.test.sequences
         moments = latest_moments(sequences, sequences.vocab.users.require_idx(users))
-        return explain(model, moments, items=items, top=top, contrast=contrast, by_part=by_part, progress=progress)
-    ledger = explain(model, parts.test, items=items, top=top, contrast=contrast, by_part=by_part, progress=progress)
-    settings = {"items": items, "top": top, "contrast": contrast, "by_part": by_part}
-    with writing(run.folder, "explain", settings, stands_on=run) as new:
+        return explain(model, moments, **asked, **how, progress=progress)
+    ledger = explain(model, parts.test, **asked, **how, progress=progress)
+    with writing(run.folder, "explain", {**asked, **how}, stands_on=run) as new:
         ledger.save(new)
     return ledger
 
