@@ -323,7 +323,8 @@ def explain(
     for prediction_id in range(len(ledger) if user else 1):
         show.show_ledger(out, ledger, vocab, prediction_id, n_events=10)
     typer.echo(
-        f"{len(ledger):,} predictions, {ledger.table.num_rows:,} credits, largest gap {ledger.largest_gap():.1e}"
+        f"{len(ledger):,} predictions, {ledger.table.num_rows:,} credits, largest gap {ledger.largest_gap():.1e}; "
+        f"histories read: {ledger.note.n_passes:,}"
     )
     if not user:
         typer.echo(f"written: {run / 'ledger.parquet'}")

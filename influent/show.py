@@ -98,15 +98,14 @@ def _below(ledger: Ledger) -> Iterator[str]:
         n_events = pc.count_distinct(ledger.table.column(schema.SOURCE_EVENT_ID)).as_py()
         yield f"half of all credit lies with {carriers:,} of {n_events:,} events"
     if ledger.note.method != "exact":
-        yield f"credits are estimates: {method_in_words(ledger.note)}"
+        yield f"credits are estimates: {_method(ledger.note)}"
 
 
-def method_in_words(note: LedgerNote) -> str:
-    """Return how a ledger's credits were come by, and what that took."""
+def _method(note: LedgerNote) -> str:
+    """Return how a ledger's credits were come by."""
     settings = {"n_samples": note.n_samples, "n_steps": note.n_steps, "seed": note.seed}
     given = ", ".join(f"{name} {value}" for name, value in settings.items() if value is not None)
-    name = note.method.replace("_", " ")
-    return f"{name}{f' ({given})' if given else ''}, {note.n_passes:,} histories read"
+    return note.method.replace("_", " ") + (f" ({given})" if given else "")
 
 
 def show_recommendations(out: Console, recommendations: Recommendations, vocab: Vocab, user_id: Any) -> None:

@@ -39,15 +39,14 @@ def leave_one_out(value: ValueFunction, method: CreditMethod) -> Estimate:
     kept_RT = value.mask_BT[row_R]
     kept_RT[torch.arange(len(row_R)), event_R] = False
     credit_BTX = value.whole_BX.new_zeros(*value.mask_BT.shape, value.whole_BX.shape[1])
-    if len(row_R):
-        credit_BTX[row_R, event_R] = value.whole_BX[row_R] - value.of_kept(kept_RT, row_R)
+    credit_BTX[row_R, event_R] = value.whole_BX[row_R] - value.of_kept(kept_RT, row_R)
     return Estimate(credit_BTX, _n_ends(value) + len(row_R))
 
 
 def shapley(value: ValueFunction, method: CreditMethod) -> Estimate:
     """Credit each event with its mean gain when it joins the events before it, over orders of the events.
 
-    Orders are drawn in pairs, each with its reverse (Mitchell et al. 2022, section 4.3: antithetic sampling,
+    Orders are drawn in pairs, each with its reverse (Mitchell et al. 2022, antithetic sampling,
     https://jmlr.org/papers/v23/21-0439.html; permutations by Castro et al. 2009,
     https://doi.org/10.1016/j.cor.2008.04.004). A standard error is that of the mean over pairs. A history with no
     more orders than `n_samples` has all of them, and an error of zero.
@@ -111,9 +110,7 @@ def integrated_gradients(value: ValueFunction, method: CreditMethod) -> Estimate
     row_R = value.every_row.repeat_interleave(method.n_steps)
     scale_R, weight_R = scale_S.float().repeat(len(value.every_row)), weight_S.repeat(len(value.every_row))
     credit_BTX = value.whole_BX.new_zeros(*value.mask_BT.shape, value.whole_BX.shape[1])
-    # A pass that goes backward holds what every layer computed.
-    n_at_once = max(value.n_at_once // 4, 1)
-    for some in torch.split(torch.arange(len(row_R), device=row_R.device), n_at_once):
+    for some in value.lots(row_R, is_backward=True):
         slope_RTX = value.slopes(scale_R[some], row_R[some])
         credit_BTX.index_add_(0, row_R[some], slope_RTX * weight_R[some, None, None])
     return Estimate(credit_BTX, _n_ends(value) + len(row_R))
@@ -124,10 +121,10 @@ def gradient(value: ValueFunction, method: CreditMethod) -> Estimate:
 
     Shrikumar et al. 2016, https://arxiv.org/abs/1605.01713.
     """
-    n_at_once = max(value.n_at_once // 4, 1)
-    ones_B = torch.ones(len(value.every_row), device=value.mask_BT.device)
-    credits = [value.slopes(ones_B[rows], rows) for rows in torch.split(value.every_row, n_at_once)]
-    return Estimate(torch.cat(credits), _n_ends(value) + len(ones_B))
+    credit_BTX = value.whole_BX.new_zeros(*value.mask_BT.shape, value.whole_BX.shape[1])
+    for rows in value.lots(value.every_row, is_backward=True):
+        credit_BTX[rows] = value.slopes(torch.ones_like(rows, dtype=torch.float32), rows)
+    return Estimate(credit_BTX, _n_ends(value) + len(credit_BTX))
 
 
 def attention(value: ValueFunction, method: CreditMethod) -> Estimate:

@@ -51,7 +51,7 @@ class SasRec(CausalBackbone):
         x_BTD = self._inputs(z_BTD)
         for block in before:
             x_BTD = block(x_BTD)
-        return _at_latest(last.weights(x_BTD), batch)
+        return _at_latest(last.weights(x_BTD), batch)  # type: ignore[operator]
 
     def _inputs(self, z_BTD: Tensor) -> Tensor:
         return (z_BTD + self.position.weight[: z_BTD.shape[1]]) * self.scale

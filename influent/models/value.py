@@ -58,8 +58,11 @@ class ValueFunction:
 
     def of_kept(self, kept_RT: Tensor, row_R: Tensor) -> Tensor:
         """Return the value with only these events kept and all others masked, of copies of rows, float64 (R, X)."""
-        copies = zip(torch.split(kept_RT, self.n_at_once), torch.split(row_R, self.n_at_once), strict=True)
-        return torch.cat([self._of_vectors(self.z_BTD[rows] * kept[..., None], rows) for kept, rows in copies])
+        value_RX = self.v_BXD.new_empty(len(row_R), self.v_BXD.shape[1], dtype=torch.float64)
+        for some in self.lots(row_R):
+            rows = row_R[some]
+            value_RX[some] = self._of_vectors(self.z_BTD[rows] * kept_RT[some, :, None], rows)
+        return value_RX
 
     def slopes(self, scale_R: Tensor, row_R: Tensor) -> Tensor:
         """Return ⟨∂ value / ∂ z_t, z_t⟩ where all vectors z of a row are shrunk by a scale, float64 (R, T, X)."""
@@ -71,11 +74,16 @@ class ValueFunction:
             slopes = [torch.autograd.grad(total, z_RTD, retain_graph=True)[0] for total in totals]
         return torch.stack([(slope_RTD.double() * whole_RTD).sum(dim=2) for slope_RTD in slopes], dim=2)
 
-    @property
-    def n_at_once(self) -> int:
-        """Return how many copies of rows one pass may read."""
+    def lots(self, row_R: Tensor, *, is_backward: bool = False) -> list[Tensor]:
+        """Return the places of copies of rows in lots that a pass may read at once, those of like length together.
+
+        A pass that also goes backward holds what every layer computed, so it reads a quarter.
+        """
         n_events, (n_outputs, dim) = self.mask_BT.shape[1], self.v_BXD.shape[1:]
-        return max(_MOST_CELLS // (n_events * max(n_events, dim) + n_outputs * dim), 1)
+        n_cells = n_events * max(n_events, dim) + n_outputs * dim
+        n_at_once = max(_MOST_CELLS // (4 * n_cells if is_backward else n_cells), 1)
+        by_length = self.batch.before_BQ[row_R, 0].argsort(stable=True)
+        return [lot for lot in torch.split(by_length, n_at_once) if len(lot)]
 
     def _of_vectors(self, z_RTD: Tensor, row_R: Tensor) -> Tensor:
         copies = self.batch.take(row_R)
