@@ -85,12 +85,13 @@ def learned(
 ) -> dict[str, Any]:
     """Fit a model that learns by gradient, and look at its ledger."""
     vectors = [benchmark.text(split)] if has_text and benchmark.text is not None else []
-    started = time.perf_counter()
+    started, cpu = time.perf_counter(), time.process_time()
     model.fit(split.train, split.validation, vectors=vectors, progress=influent.progress_for(sys.stderr))
     row: dict[str, Any] = {
         "seed": model.train.seed,
         "settings": {"model": asdict(model.model), "train": asdict(model.train)},
         "fit_seconds": round(time.perf_counter() - started, 1),
+        "fit_cpu_seconds": round(time.process_time() - cpu, 1),
         "epochs": model.log.epochs,
         "best_epoch": model.log.best_epoch,
         "validation_ndcg@10": model.log.best_score,

@@ -14,13 +14,16 @@ from benchmarks.common import RESULTS
 _SHOWN = ("HR@10", "NDCG@10", "AUC", "log loss", "MAE", "RMSE", "log-likelihood", "type error", "time RMSE")
 
 
+BLACK_BOXES = ("sasrec", "hstu", "gru", "lstm")
+
+
 def main(sets: list[str]) -> None:
     """Print the tables of these sets, or of all."""
     for folder in sorted(path for path in RESULTS.iterdir() if path.is_dir() and (not sets or path.name in sets)):
         rows = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
         if rows:
             print(f"\n{folder.name}: {rows[0].get('protocol', '')}; split {rows[0].get('split', '')}\n")
-            print("\n".join(table(rows)))
+            print("\n".join([*table(rows), "", *price(rows), *speed(rows)]))
 
 
 def table(rows: list[dict[str, Any]]) -> list[str]:
@@ -35,6 +38,56 @@ def table(rows: list[dict[str, Any]]) -> list[str]:
             "| " + " | ".join([name, *cells, str(row.get("fit_seconds", "")), str(row["peak_memory_mib"])]) + " |"
         )
     return found
+
+
+def price(rows: list[dict[str, Any]]) -> list[str]:
+    """Return the line that says what exactness costs: the additive model beside the best black box of ours."""
+    found: dict[str, list[float]] = {}
+    for row in rows:
+        measure = row["test"].get("NDCG@10")
+        if measure is not None and row["model"] in ("additive", *BLACK_BOXES):
+            found.setdefault(row["model"], []).append(measure["mean"])
+    means = {name: sum(values) / len(values) for name, values in found.items()}
+    boxes = [name for name in BLACK_BOXES if name in means]
+    if "additive" not in means or not boxes:
+        return []
+    best = max(boxes, key=lambda name: means[name])
+    share = 1 - means["additive"] / means[best]
+    return [
+        f"price of exactness, NDCG@10: {share:+.1%} (additive {means['additive']:.4f}, best black box {best} "
+        f"{means[best]:.4f}; below zero nothing is paid)"
+    ]
+
+
+def speed(rows: list[dict[str, Any]]) -> list[str]:
+    """Return how long the peer and we trained until 99 % of the peer's best validation NDCG@10, in CPU seconds."""
+    ours = [row for row in rows if row["model"] == "additive"]
+    lines = []
+    for peer in (row for row in rows if row["model"].startswith("rectools-")):
+        wanted = 0.99 * max(epoch["ndcg@10"] for epoch in peer["epochs"])
+        theirs = _until([(epoch["ndcg@10"], epoch["train_cpu_seconds"]) for epoch in peer["epochs"]], wanted)
+        assert theirs is not None, "its best epoch is as good as wanted"
+        for row in ours:
+            # An epoch's share of the CPU seconds is that of its seconds.
+            factor = row["fit_cpu_seconds"] / row["fit_seconds"]
+            epochs = [(epoch["validation_ndcg@10"], epoch["seconds"] * factor) for epoch in row["epochs"]]
+            seconds = _until(epochs, wanted)
+            said = "never" if seconds is None else f"{seconds:.0f} s, {theirs / seconds:.1f} times as fast"
+            lines.append(
+                f"until validation NDCG@10 {wanted:.4f}: {peer['model']} {theirs:.0f} s, additive, seed {row['seed']}, "
+                f"{said}; peak memory {peer['peak_memory_mib']} and {row['peak_memory_mib']} MiB"
+            )
+    return lines
+
+
+def _until(epochs: list[tuple[float, float]], wanted: float) -> float | None:
+    """Return the seconds of the epochs up to the first that is as good as wanted."""
+    total = 0.0
+    for score, seconds in epochs:
+        total += seconds
+        if score >= wanted:
+            return total
+    return None
 
 
 def _lines(row: dict[str, Any]) -> list[tuple[str, dict[str, Any], dict[str, Any]]]:

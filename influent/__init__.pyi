@@ -118,8 +118,26 @@ from .errors import (
 )
 from .evaluation.comparison import ComparisonReport as ComparisonReport
 from .evaluation.comparison import compare as compare
+from .evaluation.faithfulness import (
+    FaithfulnessReport as FaithfulnessReport,
+)
+from .evaluation.faithfulness import (
+    check_faithfulness as check_faithfulness,
+)
 from .evaluation.labels import LabelReport as LabelReport
 from .evaluation.labels import evaluate_labels as evaluate_labels
+from .evaluation.offpolicy import (
+    OffPolicyReport as OffPolicyReport,
+)
+from .evaluation.offpolicy import (
+    off_policy_value as off_policy_value,
+)
+from .evaluation.placebo import (
+    PlaceboReport as PlaceboReport,
+)
+from .evaluation.placebo import (
+    check_placebos as check_placebos,
+)
 from .evaluation.report import Report as Report
 from .evaluation.report import evaluate as evaluate
 from .evaluation.times import TimeReport as TimeReport

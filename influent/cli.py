@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from influent import __version__
-from influent.errors import InfluentError
+from influent.errors import ConfigError, InfluentError
 
 if TYPE_CHECKING:
+    from influent.data.split import SplitConfig
     from influent.progress import Progress
-    from influent.steps import SplitConfig
 
 app = typer.Typer(
     name="influent",
@@ -43,6 +43,12 @@ class Reasons(StrEnum):
 
 _STATE = {"debug": False}
 
+
+def _of_labels(help_: str, *names: str) -> Any:
+    """Return an option of what `fit --ask` asks; the TOML section [label] has the same under its own names."""
+    return typer.Option(*names, help=help_, rich_help_panel="Questions, with --ask")
+
+
 Log = Annotated[str, typer.Argument(help="CSV, TSV or JSON Lines (also .gz), Parquet: a file, a glob, a folder.")]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The run folder.")]
 RunOption = Annotated[Path, typer.Option("--run", help="The run folder to write.")]
@@ -63,7 +69,7 @@ SplitAt = Annotated[
 ]
 Target = Annotated[str, typer.Option(help="With a split by time: predict the first, last or all events.")]
 TargetAction = Annotated[list[str], typer.Option(help="Predict the next of these actions; repeatable.")]
-Config = Annotated[Path | None, typer.Option(help="TOML with [model] and [train] settings.")]
+Config = Annotated[Path | None, typer.Option(help=r"TOML with \[model] and \[train] settings.")]
 Epochs = Annotated[int | None, typer.Option(help="Most passes over the training events.")]
 Seed = Annotated[int | None, typer.Option(help="Where all randomness comes from.")]
 Device = Annotated[str | None, typer.Option(help="auto, cpu or cuda.")]
@@ -139,13 +145,21 @@ def fit(
     run: RunFolder,
     model: Annotated[
         str | None,
-        typer.Option(help="additive (as by default), feedback; black boxes: sasrec, hstu, gru, lstm; counts, ease, …"),
+        typer.Option(
+            help="additive (as by default), feedback; black boxes: sasrec, hstu, gru, lstm; of a ranking counts, ease, "
+            "…; with --ask logistic, svm, ridge, mlp, boosting."
+        ),
     ] = None,
     size: Size = None,
-    split: Annotated[str, typer.Option(help="last, or a time or share of events where test begins.")] = "last",
+    task: Annotated[
+        list[str], typer.Option(help="ranking (as by default): what comes next; time: when; repeatable.")
+    ] = [],  # noqa: B006
+    split: Annotated[
+        str | None, typer.Option(help="last (as by default), or a time or share of events where test begins.")
+    ] = None,
     target: Target = "first",
     target_action: TargetAction = [],  # noqa: B006
-    config: Config = None,
+    config: Annotated[Path | None, typer.Option(help=r"TOML with \[model], \[train] and \[label] settings.")] = None,
     context: Annotated[
         list[str],
         typer.Option(help="User feature, category, hour_of_day or day_of_week with a line of its own; repeatable."),
@@ -157,27 +171,65 @@ def fit(
     epochs: Epochs = None,
     seed: Seed = None,
     device: Device = None,
+    ask: Annotated[str | None, _of_labels("will_do, amount_within, of_events or number_of_events.")] = None,
+    horizon: Annotated[str | None, _of_labels("How far ahead: 28d; also s, m (minutes), h and w.")] = None,
+    action: Annotated[list[str], _of_labels("What counts, by default any action; repeatable.")] = [],  # noqa: B006
+    absent: Annotated[bool, _of_labels("Ask who stays away instead: churn.", "--absent")] = False,
+    number: Annotated[str | None, _of_labels("Which number of an event; value by default.")] = None,
+    log: Annotated[bool, _of_labels("Ask for log1p of the number.", "--log")] = False,
+    positive: Annotated[list[str], _of_labels("Action that makes an event a 1; repeatable.")] = [],  # noqa: B006
+    among: Annotated[list[str], _of_labels("Action asked about, the positive too; repeatable.")] = [],  # noqa: B006
+    cutoff: Annotated[str | None, _of_labels("Time, or share, where test begins; late by default.")] = None,
+    n_cutoffs: Annotated[int | None, _of_labels("How many moments to train at; 1 by default.")] = None,
+    validation_users: Annotated[float | None, _of_labels("Of a short log, the share to validate with.")] = None,
 ) -> None:
     """Fit a model on the training part of a run; a fit that was killed goes on where it stopped."""
     from influent import steps
+    from influent.answers import fit_labels_run
+    from influent.data.questions import LabelConfig
     from influent.models.config import TrainConfig
     from influent.models.kinds import model_config, read_settings
 
-    settings = read_settings(config)
+    settings = read_settings(config, ("model", "train", "label"))
+    asked = _given(
+        ask=ask,
+        horizon=horizon,
+        actions=action,
+        absent=absent or None,
+        number=number,
+        log=log or None,
+        positive=positive,
+        among=among,
+        cutoff=cutoff,
+        n_cutoffs=n_cutoffs,
+        validation_users=validation_users,
+    )
+    label = {**settings.get("label", {}), **asked}
     train = {**settings.get("train", {}), **_given(epochs=epochs, seed=seed, device=device, seen=seen)}
     flags = _given(size=size, gate=gate, context=context, target_actions=target_action)
     of_model = {**settings.get("model", {}), **flags}
-    fitted, parts = steps.fit_run(
-        run,
-        kind=model,
-        model=model_config(model, of_model) if of_model else None,
-        train=TrainConfig.from_dict(train) if train else None,
-        split=_split(split, target, target_action),
-        refit=refit,
-        track=track,
-        progress=_progress(),
-    )
-    typer.echo(f"fitted: {fitted.name} on {len(parts.train):,} events, split {parts.hash} ({parts.protocol})")
+    shared: dict[str, Any] = {
+        "kind": model,
+        "model": model_config(model, of_model) if of_model else None,
+        "train": TrainConfig.from_dict(train) if train else None,
+        "track": track,
+        "progress": _progress(),
+    }
+    parts = _split(split, target, target_action)
+    if label:
+        if task or parts or refit:
+            raise ConfigError(
+                "--task, --split, --target, --target-action and --refit go with ranking and time. A question has "
+                "--action and --cutoff."
+            )
+        answering, labels = fit_labels_run(run, LabelConfig.from_dict(label), **shared)
+        what = f"{answering.name} on {len(labels.train):,} questions of {labels.train.name!r}"
+        typer.echo(f"fitted: {what}, split {labels.hash} ({labels.protocol})")
+    else:
+        tasks: Any = task or ["ranking"]
+        fitted, events = steps.fit_run(run, tasks=tasks, split=parts, refit=refit, **shared)
+        what = f"{fitted.name} on {len(events.train):,} events"
+        typer.echo(f"fitted: {what}, split {events.hash} ({events.protocol})")
     typer.echo(f"written: {run}")
 
 
@@ -190,7 +242,7 @@ def tune(
     split: SplitAt = None,
     target: Target = "first",
     target_action: TargetAction = [],  # noqa: B006
-    config: Annotated[Path | None, typer.Option(help="TOML with [model], [train] and [space] to search.")] = None,
+    config: Annotated[Path | None, typer.Option(help=r"TOML with \[model], \[train] and \[space] to search.")] = None,
     pruner: Annotated[str, typer.Option(help="median gives up what is behind; none lets each trial end.")] = "median",
     seen: Annotated[Seen | None, typer.Option(help="Whether validation lets items of the history come again.")] = None,
     epochs: Epochs = None,
@@ -270,15 +322,26 @@ def compare(
 @app.command()
 def evaluate(
     run: RunFolder,
-    k: Annotated[list[int], typer.Option(help="Length of the list that is judged; repeatable.")] = [10],  # noqa: B006
-    seen: SeenOption = Seen.exclude,
+    k: Annotated[
+        list[int] | None,
+        typer.Option(help="Of a ranking: length of the list that is judged, 10 by default; repeatable."),
+    ] = None,
+    seen: Annotated[
+        Seen | None, typer.Option(help="Of a ranking: whether items of the history may come again; not by default.")
+    ] = None,
+    unit: Annotated[str | None, typer.Option(help="Of times: s, m, h, d or w; h by default.")] = None,
+    threshold: Annotated[
+        float | None, typer.Option(help="Of a classification: the probability that counts as a 1; 0.5 by default.")
+    ] = None,
 ) -> None:
-    """Judge a run's model at its test moments, beside popularity and counts."""
+    """Judge a run's model on its test part, beside simple ones: a ranking, times, or answers."""
     from influent import show, steps
 
-    report = steps.evaluate_run(run, k=k, seen=seen.value, progress=_progress())
-    show.show_report(show.console(), report)
-    typer.echo(f"written: {run / 'evaluation.md'}")
+    settings = _given(k=k, seen=seen, unit=unit, threshold=threshold)
+    reports = steps.evaluate_run(run, **settings, progress=_progress())
+    for report, name in zip(reports, ("evaluation.md", "evaluation_times.md"), strict=False):
+        show.show_report(show.console(), report)
+        typer.echo(f"written: {run / name}")
 
 
 @app.command()
@@ -301,7 +364,7 @@ def explain(
     steps: Annotated[int | None, typer.Option(help="With integrated_gradients: points of the path.")] = None,
     seed: Annotated[int | None, typer.Option(help="With shapley: where the draw comes from.")] = None,
 ) -> None:
-    """Say which earlier events led to each score: for all test predictions, or for one user."""
+    """Say which earlier events led to each score, answer or gap: for the whole test part, or for one user."""
     from influent import show
     from influent.data.vocab import Vocab
     from influent.steps import explain_run
@@ -427,7 +490,7 @@ def _columns(
 
 def _split(at: str | None, target: str, actions: Sequence[str]) -> SplitConfig | None:
     """Return what was asked for, or None where nothing was."""
-    from influent.steps import SplitConfig
+    from influent.data.split import SplitConfig
 
     if at is None and not actions and target == "first":
         return None

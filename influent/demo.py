@@ -15,13 +15,14 @@ import pyarrow.parquet as pq
 from rich.console import Console
 
 from influent import schema, show
+from influent.data.split import SplitConfig
 from influent.data.worlds import World, WorldConfig, simulate_world
 from influent.evaluation.truth import recover_causes
 from influent.influence.ledger import Ledger
 from influent.models.config import ModelConfig, TrainConfig
 from influent.models.ranks import Seen
 from influent.progress import Progress
-from influent.steps import SplitConfig, clean_log, evaluate_run, explain_run, fit_run, recommend_run
+from influent.steps import clean_log, evaluate_run, explain_run, fit_run, recommend_run
 
 WORLD = WorldConfig(n_users=1_000, n_items=150, horizon_days=60)
 """Small enough for a minute, large enough that what is recovered is no accident."""
@@ -101,7 +102,8 @@ def _path(
     show.show_cleaning(out, cleaned.report, cleaned.artefacts)
     out.rule("fit and evaluate")
     _, split = fit_run(folder, model=model, train=train, split=SplitConfig(), progress=progress)
-    show.show_report(out, evaluate_run(folder, seen=train.seen, progress=progress), _HEADLINE)
+    [report] = evaluate_run(folder, seen=train.seen, progress=progress)
+    show.show_report(out, report, _HEADLINE)
     out.rule("explain")
     ledger = explain_run(folder, progress=progress)
     out.print(

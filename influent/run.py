@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import json
 import os
+import platform
 import shutil
 import tempfile
 import uuid
@@ -17,6 +18,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from influent import __version__
 from influent.errors import RunFolderError
 
 FORMAT_VERSION = 1
@@ -46,9 +48,15 @@ _BESIDE_A_MODEL = ("metrics.jsonl", "vocab.parquet", "items.parquet", "users.par
 
 _SOMETIMES = {
     "clean": ("items.parquet", "users.parquet"),
+    "evaluate": ("evaluation_times.json", "evaluation_times.md"),
     "fit": _BESIDE_A_MODEL + tuple(f"{BEFORE_REFIT}/{name}" for name in (*_STEPS["fit"], *_BESIDE_A_MODEL)),
 }
 """What a step writes besides, if there is something to put in it."""
+
+
+def versions() -> dict[str, str]:
+    """Return what a step ran with, for the manifest."""
+    return {"influent": __version__, "python": platform.python_version()}
 
 
 def checkpoint_of(folder: str | Path) -> Path:
@@ -171,6 +179,19 @@ class Run:
             if not (self.folder / name).exists():
                 raise RunFolderError(f"{self.folder} lacks {name}. Run again: {_command(step, self.folder)}")
         return self.steps[step]
+
+    def check_split(self, split_hash: str) -> None:
+        """Refuse a split that is not the one the run's model was fitted on.
+
+        Raises:
+            RunFolderError: it is another.
+        """
+        then = self.require("fit")["settings"]["split_hash"]
+        if split_hash != then:
+            raise RunFolderError(
+                f"the sequences in {self.folder} are not those the model was fitted on (split {split_hash}, then "
+                f"{then}). Run again: influent fit {self.folder}"
+            )
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from influent import schema
 from influent.data.artefacts import Artefacts
 from influent.data.clean import CleaningReport
 from influent.data.vocab import Vocab
-from influent.evaluation.report import Report
+from influent.evaluation.report import Comparison
 from influent.influence.evidence import evidence
 from influent.influence.ledger import Ledger, LedgerNote
 from influent.recommendations import Recommendations
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from influent.evaluation.comparison import ComparisonReport
     from influent.models.tuning import Tuned
 
+_HEADS = {"time": "how soon the next event comes (log of its rate per second)"}
 _SPANS_S = (("year", 31_557_600), ("day", 86_400), ("hour", 3_600), ("minute", 60), ("second", 1))
 
 
@@ -51,11 +52,15 @@ def show_cleaning(out: Console, report: CleaningReport, artefacts: Artefacts) ->
         out.print(sentence, markup=False, highlight=False)
 
 
-def show_report(out: Console, report: Report, metrics: Sequence[str] = ()) -> None:
-    """Print accuracy with intervals; `metrics` chooses columns, by default all."""
+def show_report(out: Console, report: Comparison, metrics: Sequence[str] = ()) -> None:
+    """Print accuracy with intervals; `metrics` chooses columns, by default all, in as many tables as fit the width."""
     cells = report.cells()
-    chosen = [place for place, name in enumerate(cells[0]) if place == 0 or not metrics or name in metrics]
-    out.print(_table_of([[row[place] for place in chosen] for row in cells]))
+    chosen = [place for place, name in enumerate(cells[0]) if place and (not metrics or name in metrics)]
+    while chosen:
+        n_fitting = next((n for n in range(len(chosen), 1, -1) if _fits(out, _columns(cells, chosen[:n]))), 1)
+        out.print(_table_of(_columns(cells, chosen[:n_fitting])))
+        out.print()
+        chosen = chosen[n_fitting:]
     out.print(report.caption(), markup=False, highlight=False)
 
 
@@ -63,7 +68,7 @@ def show_comparison(out: Console, report: ComparisonReport) -> None:
     """Print what each model can do and takes, how exact its credits are, and what that costs."""
     cells, n_wide = report.cells(), 1 + len(report.shown())
     tables = [cells]
-    if out.measure(_table_of(cells), options=out.options.update(max_width=1000)).maximum > out.width:
+    if not _fits(out, cells):
         tables = [[row[:n_wide] for row in cells], [row[:1] + row[n_wide:] for row in cells]]
     for some in (*tables, report.credit_cells()):
         out.print(_table_of(some))
@@ -84,8 +89,10 @@ def show_ledger(out: Console, ledger: Ledger, vocab: Vocab, prediction_id: int, 
     wanted = pc.equal(ledger.predictions.column(schema.PREDICTION_ID), prediction_id)
     [prediction] = ledger.predictions.filter(wanted).to_pylist()
     against = "" if ledger.note.contrast is None else f" against its {ledger.note.contrast} best rivals"
-    item = _title_of(vocab)(prediction[schema.ITEM_ID])
-    out.print(f"user {prediction[schema.USER_ID]}, {item}{against}", markup=False, highlight=False)
+    # A question about the user has no item, and when the next event comes is one.
+    about = [] if prediction[schema.ITEM_ID] is None else [_title_of(vocab)(prediction[schema.ITEM_ID]) + against]
+    about += [] if ledger.note.head == "ranking" else [_HEADS.get(ledger.note.head, ledger.note.head)]
+    out.print(", ".join([f"user {prediction[schema.USER_ID]}", *about]), markup=False, highlight=False)
     rows = ledger.of(prediction_id)
     out.print(_reasons_table(rows.to_pylist(), prediction[schema.SCORE], vocab, n_events))
     for sentence in _below(replace(ledger, table=rows, predictions=ledger.predictions.filter(wanted))):
@@ -158,7 +165,7 @@ def _label(row: dict[str, Any], vocab: Vocab) -> str:
     if row[schema.SOURCE] == "residual":
         return "what the credits leave over"
     if row[schema.SOURCE] == "bias":
-        return "the item itself"
+        return "the item itself" if row[schema.HEAD] == "ranking" else "without any event"
     name, features = row[schema.SOURCE_NAME], vocab.user_features
     is_of_user = features is not None and name in features.column_names
     return f"the user's {name}" if is_of_user else f"the {name.replace('_', ' ')}"
@@ -203,6 +210,15 @@ def _table_of(cells: Sequence[Sequence[str]]) -> Table:
     for row in body:
         _add_row(table, *row)
     return table
+
+
+def _columns(cells: Sequence[Sequence[str]], places: Sequence[int]) -> list[list[str]]:
+    """Return the first column and those at these places."""
+    return [[row[0], *(row[place] for place in places)] for row in cells]
+
+
+def _fits(out: Console, cells: Sequence[Sequence[str]]) -> bool:
+    return out.measure(_table_of(cells), options=out.options.update(max_width=1000)).maximum <= out.width
 
 
 def _add_row(table: Table, *cells: str) -> None:

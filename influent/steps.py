@@ -4,27 +4,28 @@ from __future__ import annotations
 
 import contextlib
 import json
-import platform
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 
-from influent import __version__
+from influent.answers import answers_labels, ask_now, fitted_on_labels, judge_answers
 from influent.data.artefacts import Artefacts, find_artefacts
 from influent.data.clean import CleaningReport, clean
+from influent.data.clock import unit_us
 from influent.data.engine import Engine
 from influent.data.events import Features, read_events, read_items, read_users
 from influent.data.moments import Moments, latest_moments, moments_of
 from influent.data.sequences import Sequences, build_sequences
-from influent.data.split import Split, Target, split_at, split_last
-from influent.errors import ConfigError, RunFolderError, SchemaError
+from influent.data.split import Split, SplitConfig
+from influent.errors import ConfigError, SchemaError
 from influent.evaluation.comparison import ComparisonReport, compare
-from influent.evaluation.report import Report, check_lengths, evaluate
-from influent.influence.explain import explain
+from influent.evaluation.report import Comparison, check_lengths, evaluate
+from influent.evaluation.times import NextEventModel, evaluate_times
+from influent.influence.explain import TimeModel, explain, explain_gap
 from influent.influence.ledger import Ledger
 from influent.models.config import ModelConfig, TrainConfig
 from influent.models.item_to_item import DecayedCounts, Popularity
@@ -34,10 +35,10 @@ from influent.models.model import Model
 from influent.models.ranks import Seen
 from influent.models.space import default_space, read_space
 from influent.models.store import COUNTED, load_model
-from influent.models.tracking import JsonLines, open_tracker
+from influent.models.tracking import following
 from influent.progress import Progress
 from influent.recommendations import Recommendations, recommend
-from influent.run import BEFORE_REFIT, Run, check_place, comparing, fitting, metrics_of, tuning, writing
+from influent.run import BEFORE_REFIT, Run, check_place, comparing, fitting, tuning, versions, writing
 
 if TYPE_CHECKING:
     from influent.models.tuning import Pruner, Tuned
@@ -50,37 +51,6 @@ class Cleaned:
     report: CleaningReport
     artefacts: Artefacts
     sequences: Sequences
-
-
-@dataclass(frozen=True, kw_only=True)
-class SplitConfig:
-    """How a run's sequences are split; `at` is `last`, or where `split_at` cuts."""
-
-    at: str = "last"
-    target: Target = "first"
-    actions: tuple[str, ...] = ()
-    """With `last`, leave out the last event of these actions; by default of any."""
-
-    def __post_init__(self) -> None:
-        if self.target not in get_args(Target):
-            raise ConfigError(f"target must be one of {', '.join(get_args(Target))}. Got {self.target!r}.")
-        if self.actions and self.at != "last":
-            raise ConfigError("target actions go with split='last'; a split by time takes what comes first.")
-
-    @classmethod
-    def of(cls, plain: Mapping[str, Any]) -> SplitConfig:
-        """Return what a manifest says."""
-        return cls(**{**plain, "actions": tuple(plain.get("actions", ()))})
-
-    def split(self, sequences: Sequences) -> Split:
-        """Return training sequences, validation and test moments."""
-        if self.at == "last":
-            return split_last(sequences, actions=self.actions)
-        try:
-            cut: str | float = float(self.at)
-        except ValueError:
-            cut = self.at
-        return split_at(sequences, cut, target=self.target)
 
 
 def clean_log(
@@ -126,7 +96,7 @@ def clean_log(
         "rules": rules or {},
         "numbers": sequences.number_names,
         "categories": sequences.category_names,
-        "versions": _versions(),
+        "versions": versions(),
     }
     with writing(folder, "clean", settings) as new:
         engine.write_parquet(f"SELECT * FROM {events.name} ORDER BY event_id", new / "events.parquet")
@@ -138,6 +108,7 @@ def clean_log(
 def fit_run(
     folder: str | Path,
     *,
+    tasks: Sequence[Literal["ranking", "time"]] = ("ranking",),
     kind: str | None = None,
     model: ModelConfig | None = None,
     train: TrainConfig | None = None,
@@ -149,6 +120,7 @@ def fit_run(
     """Fit a model on the training part of a run's sequences; goes on where an earlier, killed fit stopped.
 
     Args:
+        tasks: what to learn, `ranking`, `time`, or both over one state; the first decides when training stops.
         kind: what `ModelConfig.backbone` may be, or one of the models that only count: see
             `influent.models.store.COUNTED`. By default what `model` says.
         refit: fit again with the validation events and keep that model, as one would to deploy it; the one before
@@ -160,7 +132,12 @@ def fit_run(
     run.require("clean")
     parts = split_config.split(Sequences.load(run.folder))
     kind = kind or (model or ModelConfig()).backbone
-    check_kind(kind)
+    if not tasks or not set(tasks) <= {"ranking", "time"}:
+        raise ConfigError(
+            f"tasks must be ranking, time, or both. Got {', '.join(tasks) or 'none'}. Classification and regression "
+            "are asked of labels: influent fit RUN --ask will_do …, or fit_labels_run."
+        )
+    check_kind(kind, tasks)
     if kind in COUNTED and (model or train or track):
         raise ConfigError(
             f"the model {kind!r} only counts; it takes no settings of models that learn by gradient, and has no "
@@ -168,7 +145,7 @@ def fit_run(
         )
     if model is not None and model.backbone != kind:
         raise ConfigError(f"the model settings are of {model.backbone!r}, and {kind!r} is asked for. Leave one out.")
-    with fitting(run.folder) as checkpoint, contextlib.ExitStack() as open_trackers:
+    with fitting(run.folder) as checkpoint:
         fitted: Model
         refitted: Model | None = None
         if kind in COUNTED:
@@ -179,18 +156,15 @@ def fit_run(
         else:
             from influent.models.predictor import Predictor
 
-            predictor = Predictor(model=model or model_config(kind, {}), train=train)
+            predictor = Predictor(task=tasks, model=model or model_config(kind, {}), train=train)
             plain = {**asdict(predictor.model), **asdict(predictor.train)}
-            trackers = [open_tracker(name, run.folder, name=kind, settings=plain) for name in track]
-            trackers.append(JsonLines(metrics_of(run.folder)))
-            for tracker in trackers:
-                open_trackers.callback(tracker.close)
-            fitted = predictor.fit(
-                parts.train, parts.validation, checkpoint=checkpoint, trackers=trackers, progress=progress
-            )
+            with following(track, run.folder, name=kind, settings=plain) as trackers:
+                fitted = predictor.fit(
+                    parts.train, parts.validation, checkpoint=checkpoint, trackers=trackers, progress=progress
+                )
             if refit:
                 refitted = predictor.refit(parts.train_and_validation, progress=progress)
-        settings = {"split": asdict(split_config), "split_hash": parts.hash, "versions": _versions()}
+        settings = {"split": asdict(split_config), "split_hash": parts.hash, "versions": versions()}
         with writing(folder, "fit", settings, stands_on=run) as new:
             if refitted is not None:
                 (new / BEFORE_REFIT).mkdir(exist_ok=True)
@@ -201,12 +175,12 @@ def fit_run(
 
 
 def split_of(folder: str | Path) -> SplitConfig:
-    """Return how a run's sequences were split to fit its model; leave last out where it has none.
+    """Return how a run's sequences were split to fit its model; leave last out where it has none, or answers labels.
 
     What is tuned or compared then learns from nothing that the model is tested on.
     """
-    fitted = Run.open(folder).steps.get("fit")
-    return SplitConfig.of(fitted["settings"]["split"]) if fitted else SplitConfig()
+    fitted = Run.open(folder).steps.get("fit", {"settings": {}})["settings"]
+    return SplitConfig.of(fitted["split"]) if "split" in fitted else SplitConfig()
 
 
 def compare_run(
@@ -234,7 +208,7 @@ def compare_run(
         report = compare(
             models, parts, k=k, seen=seen, refit=refit, n_explained=n_explained, keep=keep, progress=progress
         )
-        settings = {"models": list(models), "split": asdict(split), "split_hash": parts.hash, "versions": _versions()}
+        settings = {"models": list(models), "split": asdict(split), "split_hash": parts.hash, "versions": versions()}
         with writing(run.folder, "compare", settings, stands_on=run) as new:
             (new / "comparison.json").write_text(report.to_json())
             (new / "comparison.md").write_text(report.to_markdown())
@@ -300,7 +274,7 @@ def tune_run(
             storage=storage,
             progress=progress,
         )
-        about = {"n_trials": n_trials, "split": asdict(split), "split_hash": parts.hash, "versions": _versions()}
+        about = {"n_trials": n_trials, "split": asdict(split), "split_hash": parts.hash, "versions": versions()}
         with writing(run.folder, "tune", about, stands_on=run) as new:
             tuned.save(new)
             shutil.copyfile(storage, new / "trials.jsonl")
@@ -310,30 +284,75 @@ def tune_run(
 def evaluate_run(
     folder: str | Path,
     *,
-    k: Sequence[int] = (10,),
-    seen: Seen = "exclude",
+    k: Sequence[int] | None = None,
+    seen: Seen | None = None,
     against: Sequence[Model] | None = None,
+    unit: str | None = None,
+    threshold: float | None = None,
     progress: Progress | None = None,
-) -> Report:
-    """Judge a run's model at its test moments, beside models that only count, fitted on the same events.
+) -> list[Comparison]:
+    """Judge a run's model by what it was fitted for, on the test part, and keep a report of each.
+
+    A ranking stands beside models that only count, times beside a constant rate, and answers to labels beside
+    classical models, all fitted on the same events. Where ranking and time were learned together there are two
+    reports, in this order.
 
     Args:
-        against: the models to stand beside it; by default popularity and decayed counts.
+        k: of a ranking, the lengths of the lists that are judged; by default 10.
+        seen: of a ranking, whether items of the history may come again; by default they may not.
+        against: of a ranking, the models to stand beside it; by default popularity and decayed counts.
+        unit: of times, the unit of densities and errors: s, m (minutes), h, d or w; by default h.
+        threshold: of a classification, the probability that counts as a 1; by default 0.5.
+
+    Raises:
+        ConfigError: an argument is out of range, or is for something that the model was not fitted for.
     """
-    check_lengths(k)
-    run, model, parts = _fitted(folder)
-    others = [Popularity(), DecayedCounts()] if against is None else against
+    run = Run.open(folder)
+    given = {"k": k, "seen": seen, "against": against, "unit": unit, "threshold": threshold}
+    if answers_labels(run):
+        answering, labels = fitted_on_labels(run)
+        _check_given(given, [labels.test.kind])
+        reports: dict[str, Comparison] = {}
+        reports["evaluation"] = judge_answers(answering, labels, threshold=threshold, progress=progress)
+    else:
+        model, parts = _fitted(run)
+        _check_given(given, _tasks_of(model))
+        reports = _judge_what_comes_next(run, model, parts, k, seen, against, unit, progress)
+    settings = {name: value for name, value in given.items() if value is not None and name != "against"}
+    with writing(run.folder, "evaluate", settings, stands_on=run) as new:
+        for name, report in reports.items():
+            (new / f"{name}.json").write_text(report.to_json())
+            (new / f"{name}.md").write_text(report.to_markdown())
+    return list(reports.values())
+
+
+def _judge_what_comes_next(
+    run: Run,
+    model: Model,
+    parts: Split,
+    k: Sequence[int] | None,
+    seen: Seen | None,
+    against: Sequence[Model] | None,
+    unit: str | None,
+    progress: Progress | None,
+) -> dict[str, Comparison]:
+    """Return a report for each task, by the name of its files."""
+    about: dict[str, Any] = {"protocol": parts.protocol, "split": parts.hash, "progress": progress}
     before = run.folder / BEFORE_REFIT
-    rivals = [load_model(before)] if before.is_dir() else []
-    known = {model.name, *(rival.name for rival in rivals)}
-    rivals += [other.fit(parts.train, progress=progress) for other in others if other.name not in known]
-    report = evaluate(
-        [model, *rivals], parts.test, k=k, seen=seen, protocol=parts.protocol, split=parts.hash, progress=progress
-    )
-    with writing(run.folder, "evaluate", {"k": list(k), "seen": seen}, stands_on=run) as new:
-        (new / "evaluation.json").write_text(report.to_json())
-        (new / "evaluation.md").write_text(report.to_markdown())
-    return report
+    models = [model, load_model(before)] if before.is_dir() else [model]
+    reports: dict[str, Comparison] = {}
+    if "ranking" in _tasks_of(model):
+        check_lengths(k := (10,) if k is None else k)
+        others = [Popularity(), DecayedCounts()] if against is None else against
+        known = {one.name for one in models}
+        rivals = [other.fit(parts.train, progress=progress) for other in others if other.name not in known]
+        reports["evaluation"] = evaluate([*models, *rivals], parts.test, k=k, seen=seen or "exclude", **about)
+    if "time" in _tasks_of(model):
+        # Only a predictor is fitted for time, and it has all that is judged.
+        timed, unit_s = cast(list[NextEventModel], models), unit_us(unit or "h") / 1e6
+        name = "evaluation_times" if reports else "evaluation"
+        reports[name] = evaluate_times(timed, parts.test, unit_s=unit_s, items=bool(reports), **about)
+    return reports
 
 
 def explain_run(
@@ -352,21 +371,41 @@ def explain_run(
 ) -> Ledger:
     """Explain a run's test predictions and keep the ledger, or explain the latest moment of these users.
 
+    What is explained is the score of an item; of a model that was fitted for time alone, when the next event comes;
+    of one that answers labels, its answers.
+
     Args:
         users: whose latest moment to explain; their ledger is returned and not written.
-        items: which items to explain; by default what came next, or the best-scored.
+        items: of a ranking, which items to explain, by default what came next, or the best-scored; of questions about
+            items, which of them to ask these users about.
+        contrast: of a ranking, against how many rivals.
         method: how credits are come by, and with the three settings after it how that is set: as for `explain`.
+
+    Raises:
+        ConfigError: an argument is out of range, or is for something that the model was not fitted for.
     """
-    run, model, parts = _fitted(folder)
-    asked: dict[str, Any] = {"items": items, "top": top, "contrast": contrast, "by_part": by_part}
+    run = Run.open(folder)
     how: dict[str, Any] = {"method": method, "n_samples": n_samples, "n_steps": n_steps, "seed": seed}
-    if users is not None:
-        sequences = parts.test.sequences
-        moments = latest_moments(sequences, sequences.vocab.users.require_idx(users))
-        return explain(model, moments, **asked, **how, progress=progress)
-    ledger = explain(model, parts.test, **asked, **how, progress=progress)
-    with writing(run.folder, "explain", {**asked, **how}, stands_on=run) as new:
-        ledger.save(new)
+    shown: dict[str, Any] = {"top": top, "by_part": by_part, **how}
+    if answers_labels(run):
+        answering, labels = fitted_on_labels(run)
+        asked, about = (labels.test, items) if users is None else (ask_now(labels, users, items), None)
+        # One that has no credits is refused there.
+        ledger = explain(cast(Model, answering), asked, items=about, contrast=contrast, **shown, progress=progress)
+    else:
+        model, parts = _fitted(run)
+        moments = parts.test
+        if users is not None:
+            moments = latest_moments(moments.sequences, moments.sequences.vocab.users.require_idx(users))
+        if "ranking" in _tasks_of(model):
+            ledger = explain(model, moments, items=items, contrast=contrast, **shown, progress=progress)
+        else:
+            _check_given({"items": items, "contrast": contrast}, _tasks_of(model))
+            ledger = explain_gap(cast(TimeModel, model), moments, **shown)
+    if users is None:
+        settings = {"items": items, "contrast": contrast, **shown}
+        with writing(run.folder, "explain", settings, stands_on=run) as new:
+            ledger.save(new)
     return ledger
 
 
@@ -385,8 +424,14 @@ def recommend_run(
         users: whom to recommend to; their lists are returned and not written.
         events: a log of other events to recommend from, read with `columns`; nothing is written.
         settings: further arguments of `recommend`.
+
+    Raises:
+        ConfigError: the model ranks no items.
     """
-    run, model, parts = _fitted(folder)
+    run = Run.open(folder)
+    model, parts = _fitted(run)
+    if "ranking" not in _tasks_of(model):
+        raise _no_ranking(run)
     if events is not None:
         handed_in = build_sequences(
             clean(read_events(events, **(columns or {}))),
@@ -418,23 +463,53 @@ def _moments_for(sequences: Sequences, users: Sequence[Any] | None) -> Moments:
     return latest_moments(sequences, np.flatnonzero(np.diff(sequences.offsets)))
 
 
-def _fitted(folder: str | Path) -> tuple[Run, Model, Split]:
-    """Return a run, its model, and the split that the model was fitted on."""
-    run = Run.open(folder)
+def _fitted(run: Run) -> tuple[Model, Split]:
+    """Return a run's model of what comes next, and the split that it was fitted on.
+
+    Raises:
+        ConfigError: the model answers labels.
+    """
+    if answers_labels(run):
+        raise _no_ranking(run)
     run.require("clean")
     settings = run.require("fit")["settings"]
     model = load_model(run.folder)
     split = SplitConfig.of(settings["split"]).split(Sequences.load(run.folder))
-    if split.hash != settings["split_hash"]:
-        raise RunFolderError(
-            f"the sequences in {run.folder} are not those the model was fitted on (split {split.hash}, "
-            f"then {settings['split_hash']}). Run again: influent fit {run.folder}"
-        )
-    return run, model, split
+    run.check_split(split.hash)
+    return model, split
 
 
-def _versions() -> dict[str, str]:
-    return {"influent": __version__, "python": platform.python_version()}
+def _no_ranking(run: Run) -> ConfigError:
+    return ConfigError(
+        f"the model in {run.folder} ranks no items, so there is nothing to recommend. Fit one that does: "
+        f"influent fit {run.folder}"
+    )
+
+
+def _tasks_of(model: Model) -> tuple[str, ...]:
+    """Return what a model of what comes next was fitted for; those that only count rank."""
+    return getattr(model, "tasks", ("ranking",))
+
+
+_GOES_WITH = {
+    "k": "ranking",
+    "seen": "ranking",
+    "against": "ranking",
+    "items": "ranking",
+    "contrast": "ranking",
+    "unit": "time",
+    "threshold": "classification",
+}
+
+
+def _check_given(given: Mapping[str, Any], tasks: Sequence[str]) -> None:
+    """Refuse settings of another task than a model was fitted for: they would say nothing."""
+    for name, value in given.items():
+        if value is not None and _GOES_WITH[name] not in tasks:
+            raise ConfigError(
+                f"{name!r} goes with {_GOES_WITH[name]}, and this model was fitted for {' and '.join(tasks)}. "
+                "Leave it out."
+            )
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:

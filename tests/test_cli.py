@@ -204,7 +204,7 @@ def test_a_users_mistake_is_one_message_and_exit_code_2(run, tmp_path):
     (tmp_path / "bad.toml").write_text("[trian]\nepochs = 1\n")
     done = influent_command("fit", run, "--config", tmp_path / "bad.toml")
     assert done.returncode == 2
-    assert "may have the sections [model] and [train]" in done.stderr
+    assert "may have the sections [model], [train] and [label]" in done.stderr
 
 
 def test_a_table_of_items_may_call_the_id_as_the_log_does(log, tmp_path):

@@ -242,11 +242,11 @@ class Validation(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Prepare the moments, then start the clock."""
         self.ranker = Ranker(self.asked, self.history, pl_module.data_preparator, self.settings.n_items)
-        self.clock = time.perf_counter()
+        self.clock, self.cpu_clock = time.perf_counter(), time.process_time()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Judge the epoch."""
-        stopped = time.perf_counter()
+        stopped, stopped_cpu = time.perf_counter(), time.process_time()
         pl_module.eval()
         measures = accuracy(self.ranker.ranks(pl_module.torch_model))
         pl_module.train()
@@ -256,7 +256,8 @@ class Validation(Callback):
             self.best_weights = {name: weight.clone() for name, weight in pl_module.state_dict().items()}
         trainer.should_stop = epoch["epoch"] - self.best["epoch"] >= self.settings.patience
         epoch["train_seconds"] = stopped - self.clock
-        self.clock = time.perf_counter()
+        epoch["train_cpu_seconds"] = stopped_cpu - self.cpu_clock
+        self.clock, self.cpu_clock = time.perf_counter(), time.process_time()
         epoch["validation_seconds"] = self.clock - stopped
         self.epochs.append(epoch)
 

@@ -342,8 +342,13 @@ def days_us(days: float, parameter: str) -> int:
     return max(round(days * DAY_US), 1)
 
 
-def _moments_with_horizon(sequences: Sequences, cutoffs: Cut | Sequence[Cut], horizon_us: int) -> Moments:
-    """Return the moments of all users with a history at the cutoffs; their targets are the events of the horizon."""
+def latest_cutoff_us(sequences: Sequences, horizon_us: int) -> int:
+    """Return the latest moment from which a horizon ends within the log.
+
+    Raises:
+        ConfigError: the log is order-only.
+        DataError: it is empty, or no longer than the horizon.
+    """
     if sequences.time_us is None:
         raise ConfigError("an order-only log has no days to look ahead. Label its events: of_events(sequences, …).")
     if len(sequences) == 0:
@@ -354,14 +359,21 @@ def _moments_with_horizon(sequences: Sequences, cutoffs: Cut | Sequence[Cut], ho
             f"the log spans {(last_us - first_us) / DAY_US:.1f} days, no more than a horizon of "
             f"{horizon_us / DAY_US:g} days: no cutoff has its answer in it. Use a shorter horizon."
         )
+    return last_us - horizon_us
+
+
+def _moments_with_horizon(sequences: Sequences, cutoffs: Cut | Sequence[Cut], horizon_us: int) -> Moments:
+    """Return the moments of all users with a history at the cutoffs; their targets are the events of the horizon."""
+    latest_us = latest_cutoff_us(sequences, horizon_us)
+    assert sequences.time_us is not None
     asked: Sequence[Cut] = [cutoffs] if isinstance(cutoffs, str | int | float | np.number) else cutoffs
     times = sorted({moment_us(cut, sequences.time_us) for cut in asked})
     if not times:
         raise ConfigError("labels need at least one cutoff. Got none.")
-    if times[-1] + horizon_us > last_us:
+    if times[-1] > latest_us:
         raise DataError(
             f"what users do within {horizon_us / DAY_US:g} days from {iso(times[-1])} is not all in the log, whose "
-            f"last event is at {iso(last_us)}. The latest cutoff with an answer is {iso(last_us - horizon_us)}."
+            f"last event is at {iso(latest_us + horizon_us)}. The latest cutoff with an answer is {iso(latest_us)}."
         )
     parts = [_with_history(sequences, time_us, horizon_us) for time_us in times]
     users, stop, target_stop = (np.concatenate(columns) for columns in zip(*parts, strict=True))

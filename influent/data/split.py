@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 
@@ -49,6 +49,33 @@ class Split:
             for places in (moments.start, moments.stop, moments.target_stop):
                 digest.update(np.ascontiguousarray(places, np.int64).tobytes())
         return digest.hexdigest()[:12]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitConfig:
+    """How a run's sequences are split; `at` is `last`, or where `split_at` cuts."""
+
+    at: str = "last"
+    target: Target = "first"
+    actions: tuple[str, ...] = ()
+    """With `last`, leave out the last event of these actions; by default of any."""
+
+    def __post_init__(self) -> None:
+        if self.target not in get_args(Target):
+            raise ConfigError(f"target must be one of {', '.join(get_args(Target))}. Got {self.target!r}.")
+        if self.actions and self.at != "last":
+            raise ConfigError("target actions go with split='last'; a split by time takes what comes first.")
+
+    @classmethod
+    def of(cls, plain: Mapping[str, Any]) -> SplitConfig:
+        """Return what a manifest says."""
+        return cls(**{**plain, "actions": tuple(plain.get("actions", ()))})
+
+    def split(self, sequences: Sequences) -> Split:
+        """Return training sequences, validation and test moments."""
+        if self.at == "last":
+            return split_last(sequences, actions=self.actions)
+        return split_at(sequences, read_cut(self.at), target=self.target)
 
 
 def split_last(sequences: Sequences, *, actions: Sequence[str] = ()) -> Split:
@@ -265,6 +292,14 @@ def _moments(
         time_us=None if sequences.time_us is None else sequences.time_us[stop],
         fingerprints=frozenset(events.fingerprint for events in learned_from),
     )
+
+
+def read_cut(cut: str | float) -> str | float:
+    """Return a cut as a command line or a file has it: a number where it reads as one, else the text."""
+    try:
+        return float(cut)
+    except ValueError:
+        return cut
 
 
 _FIRST_CUT_US = 10**12

@@ -61,10 +61,10 @@ class Ids:
         found = self.to_idx(ids)
         if (found == UNKNOWN).any():
             missing = ids[int(np.argmax(found == UNKNOWN))]
-            raise UnknownIdError(
-                f"{self.kind} {missing!r} is not among the {len(self):,} known."
-                f"{nearest(str(missing), map(str, self.ids[:10_000].to_pylist()))}"
-            )
+            near = nearest(str(missing), map(str, self.ids[:10_000].to_pylist()))
+            # Actions are few enough to be named.
+            all_ = f" They are: {', '.join(map(str, self.ids.to_pylist()))}." if len(self) <= 10 else ""
+            raise UnknownIdError(f"{self.kind} {missing!r} is not among the {len(self):,} known.{near or all_}")
         return found
 
     def to_ids(self, idx: np.ndarray) -> pa.Array:

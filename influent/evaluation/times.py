@@ -112,7 +112,7 @@ def gaps_to_next(moments: Moments) -> np.ndarray:
 
 @dataclass(frozen=True)
 class TimeReport(Comparison):
-    """What was measured, of whom, and in which unit of time.
+    """What was measured, of whom, and in which unit of time; of models of time alone without what is about items.
 
     `log-likelihood` is that of the next event, item and time together: the sum of `of time`, the logarithm of the
     density of its time per unit, and `of item`, the logarithm of the probability of its item; each a mean per event
@@ -129,14 +129,16 @@ class TimeReport(Comparison):
     n_users: int
     mean_gap: float
     """Of the moments judged, in units."""
+    judges_items: bool
     no_gap: float
     """Share of the moments whose event came at the same time as the one before it."""
     rows: dict[str, dict[str, Measure]]
 
     def caption(self) -> str:
         """Return in one sentence what the table is of."""
+        of_items = "all items, seen items kept" if self.judges_items else "of which only the time is judged"
         return (
-            f"{self.protocol}; {self.n_moments:,} events of {self.n_users:,} users, all items, seen items kept; "
+            f"{self.protocol}; {self.n_moments:,} events of {self.n_users:,} users, {of_items}; "
             f"time in {_unit_name(self.unit_s)} (mean gap {self.mean_gap:.4g}, {self.no_gap:.1%} of gaps are zero); "
             f"95 % intervals by bootstrap over users; split {self.split or 'not named'}."
         )
@@ -147,6 +149,7 @@ def evaluate_times(
     moments: Moments,
     *,
     unit_s: float = 1.0,
+    items: bool = True,
     protocol: str = "moments as given",
     split: str = "",
     n_resamples: int = 1000,
@@ -161,6 +164,7 @@ def evaluate_times(
 
     Args:
         unit_s: the unit of time of densities and errors, in seconds: 3600 for hours.
+        items: whether to judge also which item came next; models that were fitted for `time` alone do not say.
 
     Raises:
         LeakageError: a model was fitted on other events than the training part of this split.
@@ -183,8 +187,8 @@ def evaluate_times(
     moments = moments.take(np.flatnonzero((moments.target_stop > moments.stop) & (moments.stop > moments.start)))
     if len(moments) == 0:
         raise DataError("no moment has a history and an event after it, so there is no gap to judge by.")
-    item = moments.sequences.item_idx[moments.stop]
-    if (item < 0).any():
+    item = moments.sequences.item_idx[moments.stop] if items else None
+    if item is not None and (item < 0).any():
         raise DataError(
             f"{(item < 0).mean():.1%} of the events to judge are of items outside the catalogue, which no model gives "
             "a probability. Leave these moments out with moments.take."
@@ -207,30 +211,33 @@ def evaluate_times(
         n_moments=len(moments),
         n_users=len(np.unique(moments.user_idx)),
         mean_gap=float(gap.mean()) / unit_s,
+        judges_items=items,
         no_gap=float((gap == 0).mean()),
         rows=rows,
     )
 
 
 def _values(
-    model: NextEventModel, moments: Moments, item: np.ndarray, unit_s: float, progress: Progress
+    model: NextEventModel, moments: Moments, item: np.ndarray | None, unit_s: float, progress: Progress
 ) -> dict[str, np.ndarray]:
     """Return what each measure is the mean of, one value a moment."""
+    of_time = model.log_density(moments) + math.log(unit_s)
+    off = (model.predict_gap(moments) - gaps_to_next(moments)) / unit_s
+    errors = {"RMSE": off**2, "MAE": np.abs(off)}
+    if item is None:
+        return {"of time": of_time, **errors}
     of_item, is_wrong = np.empty(len(moments)), np.empty(len(moments))
     with progress.track(f"evaluate {model.name}", len(moments)) as advance:
         for first in range(0, len(moments), BATCH):
             rows = slice(first, first + BATCH)
             of_item[rows], is_wrong[rows] = _of_items(model.predict(moments.take(rows)), item[rows])
             advance(len(item[rows]))
-    of_time = model.log_density(moments) + math.log(unit_s)
-    off = (model.predict_gap(moments) - gaps_to_next(moments)) / unit_s
     return {
         "log-likelihood": of_time + of_item,
         "of time": of_time,
         "of item": of_item,
         "type error": is_wrong,
-        "RMSE": off**2,
-        "MAE": np.abs(off),
+        **errors,
     }
 
 

@@ -194,7 +194,10 @@ def _explain_answers(
             "labels say which items they are about, and have no rivals. Leave 'items' and 'contrast' out."
         )
     if not isinstance(model, AnsweringModel):
-        raise ConfigError(f"the answers of a {model.name} model are no sums over events.")
+        raise ConfigError(
+            f"the answers of a {model.name} model are no sums, so they have no ledger. Those of an "
+            f"additive Predictor(task={labels.kind!r}) have one."
+        )
     _check(model, labels.moments, top, None)
     note = LedgerNote.of(model, method=method, head=f"{labels.kind}: {labels.name}", top=top, by_part=by_part)
     parts: list[Ledger] = []

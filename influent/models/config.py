@@ -2,47 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
-from typing import Any, Literal, Self, get_args
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
 
 from influent.data.scaling import Method
-from influent.errors import ConfigError, nearest
+from influent.settings import Checked
 
 Device = Literal["auto", "cpu", "cuda"]
-
-
-class _Checked:
-    @classmethod
-    def from_dict(cls, plain: dict[str, Any]) -> Self:
-        """Fill the settings from plain values, such as a TOML or JSON file holds.
-
-        Raises:
-            ConfigError: a key is unknown (the message names the nearest known one), or a value is out of range.
-        """
-        known = [field.name for field in fields(cls)]  # type: ignore[arg-type]
-        for key in plain:
-            if key not in known:
-                raise ConfigError(
-                    f"{cls.__name__} has no setting {key!r}.{nearest(key, known)} It has: {', '.join(known)}."
-                )
-        values = {key: tuple(value) if isinstance(value, list) else value for key, value in plain.items()}
-        return cls(**values)
-
-    def _check_int(self, name: str, least: int, below: float = float("inf")) -> None:
-        value = getattr(self, name)
-        if isinstance(value, bool) or not isinstance(value, int) or not least <= value < below:
-            raise ConfigError(
-                f"{type(self).__name__}.{name} must be an int in the range [{least}, {below}). Got {value!r}."
-            )
-
-    def _check_real(self, name: str, least: float, below: float = float("inf")) -> None:
-        value = getattr(self, name)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value < below:
-            raise ConfigError(f"{type(self).__name__}.{name} must be a number in [{least}, {below}). Got {value!r}.")
-
-    def _check_one_of(self, name: str, allowed: tuple[str, ...]) -> None:
-        if getattr(self, name) not in allowed:
-            raise ConfigError(f"{type(self).__name__}.{name} must be one of {allowed}. Got {getattr(self, name)!r}.")
 
 
 BackboneName = Literal["additive", "feedback", "gru", "lstm", "sasrec", "hstu"]
@@ -56,7 +22,7 @@ _SIZES: dict[str, dict[str, int]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelConfig(_Checked):
+class ModelConfig(Checked):
     """What a model is made of."""
 
     backbone: BackboneName = "additive"
@@ -117,13 +83,9 @@ class ModelConfig(_Checked):
         self._check_one_of("backbone", get_args(BackboneName))
         self._check_one_of("size", get_args(Size))
         for name in ("uses_gaps", "knows_moment", "tied"):
-            if not isinstance(getattr(self, name), bool):
-                raise ConfigError(f"ModelConfig.{name} must be true or false. Got {getattr(self, name)!r}.")
+            self._check_bool(name)
         for name in ("context", "target_actions"):
-            names = getattr(self, name)
-            is_list = isinstance(names, tuple) and all(isinstance(n, str) for n in names)
-            if not is_list or len(set(names)) < len(names):
-                raise ConfigError(f"ModelConfig.{name} must be a list of different names. Got {names!r}.")
+            self._check_names(name)
         for name in ("max_len", "count_entries", "count_window", "n_negatives"):
             self._check_int(name, 1)
         for name in ("embedding_dim", "n_layers", "n_heads", "sampled_above"):
@@ -152,7 +114,7 @@ class ModelConfig(_Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig(_Checked):
+class TrainConfig(Checked):
     """How a model is trained."""
 
     epochs: int = 100

@@ -8,6 +8,14 @@ from pathlib import Path
 from typing import Any, TypeAlias, get_args
 
 from influent.errors import ConfigError, nearest
+from influent.models.classical import (
+    Classical,
+    GradientBoosting,
+    LinearSvm,
+    LogisticRegression,
+    NeuralNetwork,
+    RidgeRegression,
+)
 from influent.models.config import BackboneName, ModelConfig, TrainConfig
 from influent.models.item_to_item import ItemToItem
 from influent.models.model import Model
@@ -38,15 +46,30 @@ def read_settings(path: Path | None, sections: Sequence[str] = ("model", "train"
     return settings
 
 
-def check_kind(kind: str) -> None:
-    """Refuse a name that is no model's.
+LABEL_MODELS: dict[str, type[Classical]] = {
+    "logistic": LogisticRegression,
+    "svm": LinearSvm,
+    "ridge": RidgeRegression,
+    "mlp": NeuralNetwork,
+    "boosting": GradientBoosting,
+}
+"""The classical models of labels, by the name that asks for one"""
+
+
+def check_kind(kind: str, tasks: Sequence[str] = ("ranking",)) -> None:
+    """Refuse a name that is no model's for these tasks.
 
     Raises:
         ConfigError: it is not.
     """
-    known = (*get_args(BackboneName), *COUNTED)
+    counted = COUNTED if tuple(tasks) == ("ranking",) else ()
+    classical = (name for name, model in LABEL_MODELS.items() if set(tasks) <= set(model.KINDS))
+    known = (*get_args(BackboneName), *counted, *classical)
     if kind not in known:
-        raise ConfigError(f"there is no model {kind!r}. There are: {', '.join(known)}.{nearest(kind, known)}")
+        what = " and ".join(tasks)
+        raise ConfigError(
+            f"there is no model {kind!r} for {what}. There are: {', '.join(known)}.{nearest(kind, known)}"
+        )
 
 
 def model_config(kind: str | None, plain: Mapping[str, Any]) -> ModelConfig:
@@ -59,9 +82,10 @@ def model_config(kind: str | None, plain: Mapping[str, Any]) -> ModelConfig:
     if kind is not None and named not in (None, kind):
         raise ConfigError(f"these settings are of the model {named!r}, and {kind!r} is asked for. Leave one out.")
     kind = kind or named or ModelConfig.backbone
+    if kind in COUNTED or kind in LABEL_MODELS:
+        why = "only counts" if kind in COUNTED else "is a classical one"
+        raise ConfigError(f"the model {kind!r} {why}; it takes no settings of models that learn by gradient.")
     check_kind(kind)
-    if kind in COUNTED:
-        raise ConfigError(f"the model {kind!r} only counts; it takes no settings of models that learn by gradient.")
     return ModelConfig.from_dict({**plain, "backbone": kind})
 
 

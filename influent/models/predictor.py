@@ -307,6 +307,25 @@ class Predictor:
         self._check_timed(moments)
         return self._reading.log_intensity(moments, after_s)
 
+    def shuffled(self, seed: int = 0) -> Predictor:
+        """Return the same model with the entries of each weight exchanged at random; it has learned nothing.
+
+        Credits that stay as they are then do not come from what was learned. Adebayo et al., Sanity checks for
+        saliency maps, 2018.
+        """
+        check_fitted(self)
+        other = copy.copy(self)
+        weights = self._network.state_dict()
+        other._assemble(self._network.bias.device, _table_like(weights, self.vocab), time=_time_like(weights))
+        other._network.load_state_dict(weights)
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for parameter in other._network.parameters():
+                order = torch.randperm(parameter.numel(), generator=generator).to(parameter.device)
+                parameter.copy_(parameter.flatten()[order].view_as(parameter))
+        other._network.eval()
+        return other
+
     def settings(self) -> dict[str, Any]:
         """Return the settings that the constructor takes, as plain values."""
         return {"task": list(self.tasks), "model": asdict(self.model), "train": asdict(self.train)}

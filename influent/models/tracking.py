@@ -9,11 +9,13 @@ import json
 import os
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 from influent.errors import ConfigError, MissingExtraError, nearest
+from influent.run import metrics_of
 
 TrackerName = Literal["tensorboard", "mlflow"]
 
@@ -32,19 +34,19 @@ class Tracker(Protocol):
 
 
 class JsonLines:
-    """A file with one JSON object a line, begun anew; the same lines as in a model's `metrics.jsonl`.
+    """A file with one JSON object a line, begun anew with the first; the same lines as in a model's `metrics.jsonl`.
 
-    Each line is on disk when `log` returns: `tail -f` follows it.
+    Each line is on disk when `log` returns: `tail -f` follows it. A fit that is refused leaves no file.
     """
 
     def __init__(self, path: str | Path) -> None:
-        self._path = Path(path)
-        self._path.write_text("")
+        self._path, self._is_begun = Path(path), False
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Write the epoch's line."""
-        with self._path.open("a") as file:
+        with self._path.open("a" if self._is_begun else "w") as file:
             file.write(json.dumps({"epoch": step, **metrics}) + "\n")
+        self._is_begun = True
 
     def close(self) -> None:
         """Do nothing: no file is left open between two epochs."""
@@ -115,6 +117,23 @@ class Mlflow:
     def close(self) -> None:
         """Mark the run as finished."""
         self._client.set_terminated(self._run_id)
+
+
+@contextmanager
+def following(
+    track: Sequence[str], folder: str | Path, *, name: str, settings: Mapping[str, Any]
+) -> Iterator[list[Tracker]]:
+    """Give what is told of each epoch of a run's fit: its file of lines, then these trackers; close them in the end.
+
+    Raises:
+        ConfigError, MissingExtraError: as `open_tracker`.
+    """
+    with ExitStack() as open_ones:
+        trackers: list[Tracker] = [JsonLines(metrics_of(folder))]
+        for asked in track:
+            trackers.append(open_tracker(asked, folder, name=name, settings=settings))
+            open_ones.callback(trackers[-1].close)
+        yield trackers
 
 
 def open_tracker(asked: str, folder: str | Path, *, name: str, settings: Mapping[str, Any] | None = None) -> Tracker:

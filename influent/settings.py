@@ -1,0 +1,54 @@
+"""Plain values, as a file or a command line has them, to settings of which every one is checked."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any, Self
+
+from influent.errors import ConfigError, nearest
+
+
+class Checked:
+    """What frozen dataclasses of settings share: they are filled by name, and refuse what is out of range."""
+
+    @classmethod
+    def from_dict(cls, plain: dict[str, Any]) -> Self:
+        """Fill the settings from plain values, such as a TOML or JSON file holds.
+
+        Raises:
+            ConfigError: a key is unknown (the message names the nearest known one), or a value is out of range.
+        """
+        known = [field.name for field in fields(cls)]  # type: ignore[arg-type]
+        for key in plain:
+            if key not in known:
+                raise ConfigError(
+                    f"{cls.__name__} has no setting {key!r}.{nearest(key, known)} It has: {', '.join(known)}."
+                )
+        values = {key: tuple(value) if isinstance(value, list) else value for key, value in plain.items()}
+        return cls(**values)
+
+    def _check_int(self, name: str, least: int, below: float = float("inf")) -> None:
+        value = getattr(self, name)
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value < below:
+            raise ConfigError(
+                f"{type(self).__name__}.{name} must be an int in the range [{least}, {below}). Got {value!r}."
+            )
+
+    def _check_real(self, name: str, least: float, below: float = float("inf")) -> None:
+        value = getattr(self, name)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value < below:
+            raise ConfigError(f"{type(self).__name__}.{name} must be a number in [{least}, {below}). Got {value!r}.")
+
+    def _check_one_of(self, name: str, allowed: tuple[str, ...]) -> None:
+        if getattr(self, name) not in allowed:
+            raise ConfigError(f"{type(self).__name__}.{name} must be one of {allowed}. Got {getattr(self, name)!r}.")
+
+    def _check_bool(self, name: str) -> None:
+        if not isinstance(getattr(self, name), bool):
+            raise ConfigError(f"{type(self).__name__}.{name} must be true or false. Got {getattr(self, name)!r}.")
+
+    def _check_names(self, name: str) -> None:
+        names = getattr(self, name)
+        is_list = isinstance(names, tuple) and all(isinstance(one, str) for one in names)
+        if not is_list or len(set(names)) < len(names):
+            raise ConfigError(f"{type(self).__name__}.{name} must be a list of different names. Got {names!r}.")
