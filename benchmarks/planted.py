@@ -21,6 +21,7 @@ import influent
 from benchmarks.common import measured_on, write_result
 from influent import schema
 from influent.evaluation.truth import recover_causes
+from influent.models.methods import MethodName
 
 STRENGTHS = {"little noise": 1.2, "middle": 1.0, "much noise": 0.6}
 """What the strength of every action is multiplied by: the share of caused events falls with it."""
@@ -30,7 +31,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "sasrec": {"backbone": "sasrec", "max_len": 100},
     "gru": {"backbone": "gru", "max_len": 100},
 }
-METHODS: dict[str, tuple[str, ...]] = {
+METHODS: dict[str, tuple[MethodName, ...]] = {
     "additive": ("exact", "gradient", "similarity"),
     "sasrec": ("leave_one_out", "integrated_gradients", "shapley", "gradient", "attention", "similarity"),
     "gru": ("leave_one_out", "integrated_gradients", "gradient", "similarity"),

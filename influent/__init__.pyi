@@ -142,6 +142,8 @@ from .evaluation.report import Report as Report
 from .evaluation.report import evaluate as evaluate
 from .evaluation.times import TimeReport as TimeReport
 from .evaluation.times import evaluate_times as evaluate_times
+from .influence.difference import explain_difference as explain_difference
+from .influence.evidence import evidence as evidence
 from .influence.explain import explain as explain
 from .influence.explain import explain_gap as explain_gap
 from .influence.ledger import Ledger as Ledger
@@ -184,6 +186,7 @@ from .models.item_to_item import (
 from .models.lora import FinetuneConfig as FinetuneConfig
 from .models.lora import FinetunedEncoder as FinetunedEncoder
 from .models.lora import finetune_text as finetune_text
+from .models.methods import CreditMethod as CreditMethod
 from .models.model import Model as Model
 from .models.predictor import Predictor as Predictor
 from .models.space import Choices as Choices

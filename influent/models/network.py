@@ -110,9 +110,10 @@ class Network(SequenceModule):
             q_ID = q_ID + given.everyone()  # type: ignore[operator]
         return q_ID if self.backbone.temperature is None else _of_length_one(q_ID)
 
-    def states(self, batch: Batch) -> Tensor:
-        """Return s_BQD, so that a score is ⟨s, q_i⟩ + bias(i) + counted(i)."""
-        z_BTD = functional.dropout(self.encoder(batch), self.dropout, self.training)
+    def states(self, batch: Batch, z_BTD: Tensor | None = None) -> Tensor:
+        """Return s_BQD, so that a score is ⟨s, q_i⟩ + bias(i) + counted(i); with other event vectors where given."""
+        z_BTD = self.encoder(batch) if z_BTD is None else z_BTD
+        z_BTD = functional.dropout(z_BTD, self.dropout, self.training)
         s_BQD = self.backbone.states(z_BTD, batch)
         for vector_BQD in self._context_vectors(batch):
             s_BQD = s_BQD + vector_BQD
