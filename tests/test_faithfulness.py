@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 import influent
-from influent.evaluation.faithfulness import _Asked, _places_in_order, check_faithfulness
+from influent.evaluation.faithfulness import _Asked, _places_in_order, check_faithfulness, credits_by
 
 TINY = influent.ModelConfig(embedding_dim=8, n_heads=2, max_len=6, dropout=0.1)
 
@@ -144,3 +144,27 @@ def test_what_cannot_be_asked_is_refused(split, additive):
     empty = replace(split.test, start=split.test.stop)
     with pytest.raises(influent.DataError, match="no test moment has a history"):
         check_faithfulness(additive, empty, train=split.train, methods=methods)
+
+
+def test_every_method_that_fits_a_black_box_is_judged(split):
+    settings = replace(TINY, backbone="sasrec", n_layers=1)
+    model = influent.Predictor(model=settings, train=influent.TrainConfig(epochs=2)).fit(split.train, split.validation)
+    report = check_faithfulness(
+        model, split.test, train=split.train, removals=["masked"], lists=(3,), n_moments=10, n_shapley=2, cut=3
+    )
+    assert set(report.checks) == set(model.methods)
+    assert {"attention", "similarity", "recency"} <= set(report.orders["masked"])
+    # What leaving events out takes away is what masking takes away; a black box leaves the rest as a residual.
+    assert report.checks["leave_one_out"].pearson == pytest.approx(1)
+    assert report.checks["leave_one_out"].mean_residual > 0
+    # With all 3! orders of 3 events, Shapley's values are found and not only estimated.
+    assert report.checks["shapley"].shapley_gap <= 1e-4
+
+
+def test_a_method_that_does_not_fit_is_refused(split):
+    settings = replace(TINY, backbone="gru", n_layers=1)
+    model = influent.Predictor(model=settings, train=influent.TrainConfig(epochs=1)).fit(split.train, split.validation)
+    with pytest.raises(influent.ConfigError, match="'attention' does not fit"):
+        credits_by(model, ["attention"])
+    with pytest.raises(influent.ConfigError, match="'shapley' does not fit"):
+        credits_by(influent.Popularity().fit(split.train), ["shapley"])

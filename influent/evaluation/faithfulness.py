@@ -15,6 +15,7 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
@@ -28,7 +29,8 @@ from influent.evaluation.metrics import bootstrap_interval
 from influent.evaluation.report import Measure
 from influent.models.credits import Credits, sources_of
 from influent.models.item_to_item import ItemKNN
-from influent.models.model import Model
+from influent.models.methods import CreditMethod, MethodName, check_fits
+from influent.models.model import EstimatedModel, Model
 from influent.models.ranks import exclude_seen
 from influent.progress import Progress
 
@@ -129,12 +131,30 @@ class FaithfulnessReport:
         )
 
 
+def credits_by(model: Model, methods: Sequence[MethodName | CreditMethod] | None = None) -> dict[str, CreditsOf]:
+    """Return ways to give credit by name; by default all that fit the model.
+
+    Raises:
+        ConfigError: a method does not fit the model, or there is none of its name.
+    """
+    if not isinstance(model, EstimatedModel):
+        for name in methods or ():
+            check_fits(name if isinstance(name, CreditMethod) else CreditMethod(name=name), ["exact"], model.name)
+        return {"exact": model.credits}
+    ways: dict[str, CreditsOf] = {}
+    for given in model.methods if methods is None else methods:
+        method = given if isinstance(given, CreditMethod) else CreditMethod(name=given)
+        check_fits(method, model.methods, model.name)
+        ways[method.name] = partial(model.credits, method=method)
+    return ways
+
+
 def check_faithfulness(
     model: Model,
     moments: Moments,
     *,
     train: Sequences,
-    methods: Mapping[str, CreditsOf],
+    methods: Mapping[str, CreditsOf] | None = None,
     removals: Sequence[Removal] = get_args(Removal),
     lists: Sequence[int] = (5, 10, 20),
     n_moments: int = 200,
@@ -151,8 +171,8 @@ def check_faithfulness(
 
     Args:
         train: the sequences that the model learned from; popularity and similarity come from them.
-        methods: ways to give credit, by name. Each is checked and is an order as well. Where `leave_one_out` is not
-            among them, the change that masking makes stands as an order under that name.
+        methods: ways to give credit, by name; by default all that fit the model (`credits_by`). Each is checked and is
+            an order as well. What masking each event takes from the score is always an order, `leave_one_out`.
         n_moments: how many moments, one a user at most.
         n_shapley: how many of them have their history cut to `cut` events for all 2^cut sets of them.
 
@@ -165,9 +185,13 @@ def check_faithfulness(
         raise ConfigError(f"there is no removal {unknown[0]!r}. There are: {', '.join(get_args(Removal))}.")
     if not 1 <= cut <= 16:
         raise ConfigError(f"cut must be within 1 and 16, since all 2^cut sets of events are tried. Got {cut}.")
-    progress = progress or Progress()
+    progress, methods = progress or Progress(), credits_by(model) if methods is None else methods
     asked = _Asked.of(model, sample(moments, n_moments), seed)
-    found = {name: credits_of(asked.moments, asked.item[:, None]) for name, credits_of in methods.items()}
+    found: dict[str, Credits] = {}
+    with progress.track("credits", len(methods)) as advance:
+        for name, credits_of in methods.items():
+            found[name] = credits_of(asked.moments, asked.item[:, None])
+            advance()
     removed = asked.removal_of_each(progress)
     sizes = [size for size in (2, 5, 10) if size <= np.diff(asked.offsets).max()]
     short = asked.cut_to(cut, n_shapley)
