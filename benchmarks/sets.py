@@ -79,6 +79,7 @@ _SPARSE = {
     "count_popularity_power": 0.0,
     "count_reverse": 0.0,
     "tied": True,
+    "event_dropout": 0.3,
     "sampled_above": 5000,
     "n_negatives": 8000,
 }
