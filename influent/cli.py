@@ -386,9 +386,9 @@ def explain(
     for prediction_id in range(len(ledger) if user else 1):
         show.show_ledger(out, ledger, vocab, prediction_id, n_events=10)
     typer.echo(
-        f"{len(ledger):,} predictions, {ledger.table.num_rows:,} credits, largest gap {ledger.largest_gap():.1e}; "
-        f"histories read: {ledger.note.n_passes:,}"
+        f"{len(ledger):,} predictions, {ledger.table.num_rows:,} credits; histories read: {ledger.note.n_passes:,}"
     )
+    typer.echo("\n".join(ledger.statement()))
     if not user:
         typer.echo(f"written: {run / 'ledger.parquet'}")
 

@@ -6,7 +6,7 @@ import contextlib
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -23,14 +23,15 @@ from influent.data.sequences import Sequences, build_sequences
 from influent.data.split import Split, SplitConfig
 from influent.errors import ConfigError, SchemaError
 from influent.evaluation.comparison import ComparisonReport, compare
+from influent.evaluation.faithfulness import removal_agreement
 from influent.evaluation.report import Comparison, check_lengths, evaluate
 from influent.evaluation.times import NextEventModel, evaluate_times
 from influent.influence.explain import TimeModel, explain, explain_gap
-from influent.influence.ledger import Ledger
+from influent.influence.ledger import Ledger, LedgerNote
 from influent.models.config import ModelConfig, TrainConfig
 from influent.models.item_to_item import DecayedCounts, Popularity
 from influent.models.kinds import check_kind, model_config
-from influent.models.methods import MethodName
+from influent.models.methods import CreditMethod, MethodName
 from influent.models.model import Model
 from influent.models.ranks import Seen
 from influent.models.space import default_space, read_space
@@ -392,6 +393,8 @@ def explain_run(
         asked, about = (labels.test, items) if users is None else (ask_now(labels, users, items), None)
         # One that has no credits is refused there.
         ledger = explain(cast(Model, answering), asked, items=about, contrast=contrast, **shown, progress=progress)
+        artefacts = tuple(find_artefacts(labels.train.moments.sequences).sentences())
+        ledger = replace(ledger, note=replace(ledger.note, split=labels.hash, artefacts=artefacts))
     else:
         model, parts = _fitted(run)
         moments = parts.test
@@ -402,11 +405,23 @@ def explain_run(
         else:
             _check_given({"items": items, "contrast": contrast}, _tasks_of(model))
             ledger = explain_gap(cast(TimeModel, model), moments, **shown)
+        ledger = replace(ledger, note=_accounted(ledger.note, model, parts))
     if users is None:
         settings = {"items": items, "contrast": contrast, **shown}
         with writing(run.folder, "explain", settings, stands_on=run) as new:
             ledger.save(new)
     return ledger
+
+
+def _accounted(note: LedgerNote, model: Model, parts: Split) -> LedgerNote:
+    """Return the note with what was found of the log, and of how true the credits are of the model."""
+    method = CreditMethod(name=note.method, n_samples=note.n_samples, n_steps=note.n_steps, seed=note.seed)
+    return replace(
+        note,
+        split=parts.hash,
+        removal_agreement=removal_agreement(model, parts.test, method) if note.head == "ranking" else None,
+        artefacts=tuple(find_artefacts(parts.train).sentences()),
+    )
 
 
 def recommend_run(

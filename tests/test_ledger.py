@@ -149,3 +149,25 @@ def test_what_is_asked_wrongly_is_said(counts, split):
         influent.explain(counts, split.test.take(slice(0, 0)))
     with pytest.raises(influent.UnknownIdError, match="no prediction 5 in a ledger of 2"):
         influent.explain(counts, split.test).of(5)
+
+
+def test_shares_say_what_carries_the_scores(counts, split):
+    ledger = influent.explain(counts, split.test.take(slice(0, 1)), items=["b"])
+    place = ledger.table.column_names.index("credit")
+    # A bias of 1 and events that add up to −3: 1 part in 4, and 3.
+    credits = {"bias": [1.0], "event": [-2.0, -2.0, 1.0]}
+    column = [credits[source].pop() for source in ledger.table.column("source").to_pylist()]
+    changed = replace(ledger, table=ledger.table.set_column(place, "credit", pa.array(column)))
+    assert changed.shares() == {"event": 0.75, "bias": 0.25}
+
+
+def test_a_ledger_says_what_a_reader_has_to_know(counts, split, tmp_path):
+    ledger = influent.explain(counts, split.test)
+    note = replace(ledger.note, split="abc", removal_agreement=0.5, artefacts=("No ties.",))
+    told = replace(ledger, note=note)
+    said = told.statement()
+    assert said[0].startswith("counts, split abc: no sum is further than")
+    assert "correlate with 0.5000" in said[1]
+    assert said[-2:] == ["No ties.", "Credits say how the model came to its score. They are not effects."]
+    told.save(tmp_path)
+    assert Ledger.load(tmp_path).note == note

@@ -228,6 +228,19 @@ def check_faithfulness(
     )
 
 
+def removal_agreement(model: Model, moments: Moments, method: CreditMethod, *, n_moments: int = 50) -> float:
+    """Return the correlation of each event's credit and what masking it takes from the score of the best unseen item.
+
+    Raises:
+        DataError: no moment has a history.
+        ConfigError: the method does not fit the model.
+    """
+    asked = _Asked.of(model, sample(moments, n_moments), seed=0)
+    [credits_of] = credits_by(model, [method]).values()
+    credit = credits_of(asked.moments, asked.item[:, None]).credit[:, 0]
+    return _correlation(stats.pearsonr, credit, asked.removal_of_each(Progress()))
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Asked:
     """Moments, the item explained at each, its score there, and the events that the model reads."""

@@ -49,6 +49,13 @@ class LedgerNote:
     """How many histories the model read for the credits of all predictions."""
     is_difference: bool = False
     """Whether scores and credits are those of a moment minus those of another: see `explain_difference`."""
+    split: str = ""
+    """Hash of the split whose test predictions these are; empty for other moments."""
+    removal_agreement: float | None = None
+    """Correlation, over a sample of predictions, of each event's credit and what masking it takes from the score; None
+    where that was not measured."""
+    artefacts: tuple[str, ...] = ()
+    """What was found in the order of the log that could be mistaken for influence"""
     caution: str = "Credits say how the model came to its score. They are not effects."
 
     @classmethod
@@ -107,6 +114,37 @@ class Ledger:
         """Return the largest of `gaps`, 0 for an empty ledger."""
         return float(self.gaps().max(initial=0.0))
 
+    def shares(self) -> dict[str, float]:
+        """Return how much of the size of scores each source carries: event, bias, context, …; they add up to 1.
+
+        The size of a source in a prediction is its rows' sum without its sign; sizes are added up over predictions.
+        """
+        events_and_rest = pc.if_else(
+            pc.equal(self.table.column(schema.SOURCE), "rest"), "event", self.table.column(schema.SOURCE)
+        )
+        rows = pa.table(
+            {"source": events_and_rest, "id": self.table.column(schema.PREDICTION_ID), "credit": self.table["credit"]}
+        )
+        sums = rows.group_by(["source", "id"]).aggregate([("credit", "sum")])
+        sizes = sums.append_column("size", pc.abs(sums.column("credit_sum")))
+        by_source = sizes.group_by("source").aggregate([("size", "sum")]).sort_by([("size_sum", "descending")])
+        total = pc.sum(by_source.column("size_sum")).as_py() or 1.0
+        return {row["source"]: row["size_sum"] / total for row in by_source.to_pylist()}
+
+    def statement(self) -> list[str]:
+        """Return in sentences what a reader has to know of these credits."""
+        note = self.note
+        lines = [
+            f"{note.model}, {'split ' + note.split if note.split else 'moments of no split'}: no sum is further than "
+            f"{self.largest_gap():.0e} from its score."
+        ]
+        if note.removal_agreement is not None:
+            lines.append(
+                f"Credit and what masking the event takes from the score correlate with {note.removal_agreement:.4f}."
+            )
+        carried = ", ".join(f"{name} {share:.0%}" for name, share in self.shares().items())
+        return [*lines, f"Of the size of scores: {carried}.", *note.artefacts, note.caution]
+
     def check_balance(self) -> None:
         """Refuse a ledger whose credits do not add up to its scores within `TOLERANCE`.
 
@@ -162,6 +200,7 @@ class Ledger:
                 raise SchemaError(f"{folder} holds no {name}. Make a ledger first: influent explain {folder}")
         about = json.loads((folder / "ledger.json").read_text())
         note = LedgerNote(**{key: about[key] for key in LedgerNote.__dataclass_fields__})
+        note = replace(note, artefacts=tuple(note.artefacts))
         return cls(
             table=pq.read_table(folder / "ledger.parquet"),
             predictions=pq.read_table(folder / "predictions.parquet"),
