@@ -126,6 +126,8 @@ from .evaluation.times import TimeReport as TimeReport
 from .evaluation.times import evaluate_times as evaluate_times
 from .influence.explain import explain as explain
 from .influence.explain import explain_gap as explain_gap
+from .influence.factors import Factors as Factors
+from .influence.factors import factors as factors
 from .influence.ledger import Ledger as Ledger
 from .models.classical import (
     GradientBoosting as GradientBoosting,

@@ -366,6 +366,24 @@ def explain(
 
 
 @app.command()
+def factors(
+    run: RunFolder,
+    by: Annotated[list[str], typer.Option(help="A factor, by default all there are; repeatable.")] = [],  # noqa: B006
+    session_gap: Annotated[str, typer.Option(help="A session ends where nothing follows for this long.")] = "30m",
+    rank: Annotated[bool, typer.Option(help="Rank factors and adjust them for each other.")] = True,
+    seed: Seed = None,
+) -> None:
+    """Say what makes a behaviour influential: the size of credits by action, distance, scene, item, user and time."""
+    from influent import analyses, show
+
+    found = analyses.factors_run(
+        run, by=by or None, session_gap=session_gap, rank=rank, seed=seed or 0, progress=_progress()
+    )
+    show.show_factors(show.console(), found)
+    typer.echo(f"written: {run / 'factors.html'}")
+
+
+@app.command()
 def recommend(
     run: RunFolder,
     user: Annotated[list[str] | None, typer.Option(help="Recommend to this user only; repeatable.")] = None,

@@ -16,6 +16,7 @@ from influent.data.artefacts import Artefacts
 from influent.data.clean import CleaningReport
 from influent.data.vocab import Vocab
 from influent.evaluation.report import Comparison
+from influent.influence.factors import Factors
 from influent.influence.ledger import Ledger
 from influent.recommendations import Recommendations
 
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from influent.models.tuning import Tuned
 
 _HEADS = {"time": "how soon the next event comes (log of its rate per second)"}
+_N_FACTORS = 3
+"""How many factors are shown level by level."""
+
 _SPANS_S = (("year", 31_557_600), ("day", 86_400), ("hour", 3_600), ("minute", 60), ("second", 1))
 
 
@@ -92,6 +96,25 @@ def show_ledger(out: Console, ledger: Ledger, vocab: Vocab, prediction_id: int, 
     about += [] if ledger.note.head == "ranking" else [_HEADS.get(ledger.note.head, ledger.note.head)]
     out.print(", ".join([f"user {prediction[schema.USER_ID]}", *about]), markup=False, highlight=False)
     out.print(_reasons_table(ledger.of(prediction_id).to_pylist(), prediction[schema.SCORE], vocab, n_events))
+
+
+def show_factors(out: Console, found: Factors) -> None:
+    """Print the factors by importance, and of the first the size of credits at each level."""
+    if found.ranking is not None:
+        table = _table("factor", ">share of the variance of log |credit|", ">95 % interval")
+        for one in found.ranking.factors:
+            _add_row(table, one.factor, f"{one.importance:.1%}", f"{one.low:.1%} to {one.high:.1%}")
+        out.print(table)
+        out.print(f"together: {found.ranking.explained:.0%}, among users not learned from\n", highlight=False)
+    for name in found.names[:_N_FACTORS]:
+        table = _table(name.replace("_", " "), ">events", ">mean |credit|", ">95 % interval", ">mean credit")
+        for row in found.of(name):
+            span = f"{row['mean_abs_credit_low']:.4f} to {row['mean_abs_credit_high']:.4f}"
+            size, signed = f"{row['mean_abs_credit']:.4f}", f"{row['mean_credit']:+.4f}"
+            _add_row(table, row["level"], f"{row['n_credits']:,}", size, span, signed)
+        out.print(table)
+        out.print()
+    out.print(found.about["caution"], markup=False, highlight=False)
 
 
 def show_recommendations(out: Console, recommendations: Recommendations, vocab: Vocab, user_id: Any) -> None:
