@@ -186,7 +186,9 @@ def _describe(
     count, signed, size = count[:, there], signed[:, there], size[:, there]
     measures = _measures(count.sum(axis=0), signed.sum(axis=0), size.sum(axis=0))
     drawn = _measures(draws.draw(count), draws.draw(signed), draws.draw(size))
-    n_users = np.bincount(np.unique(user * n_levels + code) % n_levels, minlength=n_levels)[there]
+    n_users: Any = pa.nulls(len(there), pa.int64())
+    if other is None:
+        n_users = np.bincount(np.unique(user * n_levels + code) % n_levels, minlength=n_levels)[there]
     first = there if other is None else there // len(other)
     nothing = pa.nulls(len(there), pa.string())
     columns: dict[str, Any] = {

@@ -19,7 +19,7 @@ from influent.errors import DataError, MissingExtraError
 from influent.influence.levels import EventCredits, Factor
 from influent.influence.resampling import Resampling, interval, ratio
 
-_MAX_ROWS = 100_000
+_MAX_ROWS = 50_000
 _N_REPEATS = 3
 _N_MARGINAL = 2_000
 _FLOOR = 0.01
@@ -57,8 +57,9 @@ def rank_factors(credits: EventCredits, factors: Sequence[Factor], draws: Resamp
     al. 2017, https://doi.org/10.1007/s11222-016-9646-1), so that halves are shares of the variance; factors that say
     the same, as lag and gap nearly do, share theirs. Adjusted levels are partial dependence (Friedman 2001,
     https://doi.org/10.1214/aos/1013203451): every one of a sample of credits is given the level, the model says its
-    logarithm, and the power of the mean of these is set against its mean over all credits. The logarithm is of |credit| plus
-    1 % of its mean, so that credits of nothing do not decide. At most 100,000 credits of each half are read.
+    logarithm, and the power of the mean of these is set against its mean over all credits. The logarithm is of
+    |credit| plus 1 % of its mean, so that credits of nothing do not decide. At most 50,000 credits of each half are
+    read.
 
     Raises:
         MissingExtraError: scikit-learn is not installed.

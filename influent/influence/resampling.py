@@ -57,8 +57,8 @@ class Resampling:
     def sums(self, user: np.ndarray, code: np.ndarray, n_levels: int, values: np.ndarray | None = None) -> np.ndarray:
         """Return the sum of `values` (N,), or the number of rows, of each group and level, float64 (G, L)."""
         cell = self.group[user] * n_levels + code
-        found = np.bincount(cell, values, self.n_groups * n_levels).astype(np.float64)
-        return np.asarray(found.reshape(self.n_groups, n_levels))
+        found = np.bincount(cell, values, self.n_groups * n_levels)
+        return np.asarray(found.reshape(self.n_groups, n_levels), np.float64)
 
     def draw(self, sums: np.ndarray) -> np.ndarray:
         """Return the totals of (G, …) in each resample, (R, …)."""
