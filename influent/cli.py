@@ -384,6 +384,22 @@ def factors(
 
 
 @app.command()
+def drift(
+    run: RunFolder,
+    window: Annotated[str, typer.Option(help="Length of a calendar window: 7d; also s, m (minutes), h, w.")] = "7d",
+    by: Annotated[list[str], typer.Option(help="A factor whose levels are looked at; repeatable.")] = ["action"],  # noqa: B006
+    false_alarms: Annotated[float, typer.Option(help="How often a log without change may raise the alarm.")] = 0.02,
+    seed: Seed = None,
+) -> None:
+    """Say how influence changes: by calendar window, where it breaks, how long it lasts, by cohort."""
+    from influent import analyses, show
+
+    found = analyses.drift_run(run, by=by, window=window, false_alarms=false_alarms, seed=seed or 0)
+    show.show_drift(show.console(), found)
+    typer.echo(f"written: {run / 'drift.html'}")
+
+
+@app.command()
 def recommend(
     run: RunFolder,
     user: Annotated[list[str] | None, typer.Option(help="Recommend to this user only; repeatable.")] = None,

@@ -32,6 +32,7 @@ _STEPS: dict[str, tuple[str, ...]] = {
     "evaluate": ("evaluation.json", "evaluation.md"),
     "explain": ("ledger.parquet", "predictions.parquet", "ledger.json"),
     "factors": ("factors.parquet", "factors.json", "factors.html"),
+    "drift": ("drift.parquet", "half_lives.parquet", "cohorts.parquet", "drift.json", "drift.html"),
     "recommend": ("recommendations.parquet",),
     "compare": ("comparison.json", "comparison.md"),
     "tune": ("trials.parquet", "trials.md", "trials.jsonl", "tuned.toml"),
@@ -44,6 +45,7 @@ _STANDS_ON: dict[str, tuple[str, ...]] = {
     "compare": ("clean",),
     "tune": ("clean",),
     "factors": ("clean", "fit", "explain"),
+    "drift": ("clean", "fit", "explain"),
 }
 """What each step reads; running one of those again leaves its files behind. All others stand on clean and fit."""
 

@@ -14,8 +14,10 @@ from rich.text import Text
 from influent import schema
 from influent.data.artefacts import Artefacts
 from influent.data.clean import CleaningReport
+from influent.data.clock import iso
 from influent.data.vocab import Vocab
 from influent.evaluation.report import Comparison
+from influent.influence.drift import EVERYTHING, Drift
 from influent.influence.factors import Factors
 from influent.influence.ledger import Ledger
 from influent.recommendations import Recommendations
@@ -115,6 +117,42 @@ def show_factors(out: Console, found: Factors) -> None:
         out.print(table)
         out.print()
     out.print(found.about["caution"], markup=False, highlight=False)
+
+
+def show_drift(out: Console, found: Drift) -> None:
+    """Print how large credits are in each window, whether that changed, and how long influence lasts."""
+    table = _table("from", ">events", ">mean |credit|", ">over what is expected", ">95 % interval")
+    for row in found.of(EVERYTHING, EVERYTHING):
+        span = f"{row['index_low']:.2f} to {row['index_high']:.2f}"
+        size, index = f"{row['mean_abs_credit']:.4f}", f"{row['index']:.2f}"
+        _add_row(table, iso(row["window_start_us"])[:16], f"{row['n_credits']:,}", size, index, span)
+    out.print(table)
+    out.print()
+    if not found.is_alarm:
+        out.print("No alarm: nothing changes by more than chance explains.", highlight=False)
+    for row in found.change_rows():
+        what = "all events" if row["factor"] == EVERYTHING else f"{row['factor']} {row['level']}"
+        out.print(
+            f"ALARM: {what} at {row['at'][:16]} (from {row['from'][:16]} to {row['to'][:16]}): {row['before']:.2f} "
+            f"before, {row['after']:.2f} after",
+            markup=False,
+            highlight=False,
+        )
+    out.print()
+    table = _table("action", "half-life from", ">time", ">95 % interval")
+    for row in found.half_lives.to_pylist():
+        time, low, high = (_half_life(row[name]) for name in ("half_life_us", "low_us", "high_us"))
+        _add_row(table, row["action"], row["from"], time, f"{low} to {high}")
+    out.print(table)
+    out.print(found.about["caution"], markup=False, highlight=False)
+
+
+def _half_life(time_us: int | None) -> str:
+    if time_us is None:
+        return "longer than seen"
+    seconds = time_us / 1e6
+    name, length = next((one for one in _SPANS_S if seconds >= one[1]), _SPANS_S[-1])
+    return f"{seconds / length:.1f} {name}s"
 
 
 def show_recommendations(out: Console, recommendations: Recommendations, vocab: Vocab, user_id: Any) -> None:

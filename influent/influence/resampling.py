@@ -57,8 +57,8 @@ class Resampling:
     def sums(self, user: np.ndarray, code: np.ndarray, n_levels: int, values: np.ndarray | None = None) -> np.ndarray:
         """Return the sum of `values` (N,), or the number of rows, of each group and level, float64 (G, L)."""
         cell = self.group[user] * n_levels + code
-        found = np.bincount(cell, values, self.n_groups * n_levels)
-        return np.asarray(found.reshape(self.n_groups, n_levels), np.float64)
+        sums = np.bincount(cell, values, self.n_groups * n_levels)
+        return sums.reshape(self.n_groups, n_levels).astype(np.float64)
 
     def draw(self, sums: np.ndarray) -> np.ndarray:
         """Return the totals of (G, …) in each resample, (R, …)."""
@@ -68,7 +68,7 @@ class Resampling:
 def ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
     """Return the quotient, NaN where there is nothing to divide by."""
     nothing = np.full(np.broadcast_shapes(numerator.shape, denominator.shape), np.nan)
-    return np.divide(numerator, denominator, out=nothing, where=denominator != 0)
+    return np.asarray(np.divide(numerator, denominator, out=nothing, where=denominator != 0))
 
 
 def interval(drawn: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
