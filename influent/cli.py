@@ -400,6 +400,22 @@ def drift(
 
 
 @app.command()
+def attribute(
+    run: RunFolder,
+    outcome: Annotated[list[str], typer.Option(help="Action that is an outcome; repeatable.")] = [],  # noqa: B006
+    by: Annotated[str, typer.Option(help="What a channel is: action, scene, another category or feature.")] = "action",
+    half_life: Annotated[str, typer.Option(help="Of the rule time_decay: 7d; also s, m (minutes), h, w.")] = "7d",
+    seed: Seed = None,
+) -> None:
+    """Put outcomes down to channels: by credits, and by first and last touch, linear, decay, position and Markov."""
+    from influent import analyses, show
+
+    found = analyses.attribute_run(run, outcome=outcome, by=by, half_life=half_life, seed=seed or 0)
+    show.show_attribution(show.console(), found)
+    typer.echo(f"written: {run / 'attribution.parquet'}")
+
+
+@app.command()
 def recommend(
     run: RunFolder,
     user: Annotated[list[str] | None, typer.Option(help="Recommend to this user only; repeatable.")] = None,

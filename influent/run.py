@@ -32,6 +32,13 @@ _STEPS: dict[str, tuple[str, ...]] = {
     "evaluate": ("evaluation.json", "evaluation.md"),
     "explain": ("ledger.parquet", "predictions.parquet", "ledger.json"),
     "factors": ("factors.parquet", "factors.json", "factors.html"),
+    "attribute": (
+        "attribution.parquet",
+        "what_if.parquet",
+        "paths.parquet",
+        "outcome_lags.parquet",
+        "attribution.json",
+    ),
     "drift": ("drift.parquet", "half_lives.parquet", "cohorts.parquet", "drift.json", "drift.html"),
     "recommend": ("recommendations.parquet",),
     "compare": ("comparison.json", "comparison.md"),
@@ -46,6 +53,7 @@ _STANDS_ON: dict[str, tuple[str, ...]] = {
     "tune": ("clean",),
     "factors": ("clean", "fit", "explain"),
     "drift": ("clean", "fit", "explain"),
+    "attribute": ("clean", "fit", "explain"),
 }
 """What each step reads; running one of those again leaves its files behind. All others stand on clean and fit."""
 

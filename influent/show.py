@@ -17,6 +17,7 @@ from influent.data.clean import CleaningReport
 from influent.data.clock import iso
 from influent.data.vocab import Vocab
 from influent.evaluation.report import Comparison
+from influent.influence.attribution import Attribution
 from influent.influence.drift import EVERYTHING, Drift
 from influent.influence.factors import Factors
 from influent.influence.ledger import Ledger
@@ -143,6 +144,37 @@ def show_drift(out: Console, found: Drift) -> None:
     for row in found.half_lives.to_pylist():
         time, low, high = (_half_life(row[name]) for name in ("half_life_us", "low_us", "high_us"))
         _add_row(table, row["action"], row["from"], time, f"{low} to {high}")
+    out.print(table)
+    out.print(found.about["caution"], markup=False, highlight=False)
+
+
+def show_attribution(out: Console, found: Attribution) -> None:
+    """Print the outcomes of each channel by each method, where these disagree, and what if a channel were not there."""
+    channels = list(found.of("ledger"))
+    table = _table("channel", *(f">{method.replace('_', ' ')}" for method in found.methods))
+    for channel in channels:
+        outcomes = [found.of(method)[channel]["outcomes"] for method in found.methods]
+        _add_row(table, channel, *("" if one is None else f"{one:.1f}" for one in outcomes))
+    out.print(table)
+    about = found.about
+    out.print(
+        f"{about['n_outcomes']:,} outcomes ({about['outcome']}) of {about['n_journeys']:,} journeys; every column adds "
+        f"up to them.",
+        markup=False,
+        highlight=False,
+    )
+    widest = found.disagreements()[0]
+    out.print(
+        f"The methods differ most on {widest['channel']}: {widest['most']} puts {widest['difference']:.1f} more down "
+        f"to it than {widest['fewest']}.\n",
+        markup=False,
+        highlight=False,
+    )
+    table = _table("without", ">events", ">change of all scores", ">95 % interval", ">change of expected outcomes")
+    for row in found.what_if.to_pylist():
+        span = f"{row['score_change_low']:+.1f} to {row['score_change_high']:+.1f}"
+        change = "" if row["outcome_change"] is None else f"{row['outcome_change']:+.2f}"
+        _add_row(table, row["channel"], f"{row['n_events']:,}", f"{row['score_change']:+.1f}", span, change)
     out.print(table)
     out.print(found.about["caution"], markup=False, highlight=False)
 

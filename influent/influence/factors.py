@@ -21,7 +21,7 @@ from influent.errors import ConfigError, UnknownIdError, nearest
 from influent.influence.importance import Ranking, rank_factors
 from influent.influence.ledger import Ledger
 from influent.influence.levels import EventCredits, Factor, read_factors
-from influent.influence.resampling import N_RESAMPLES, Resampling, interval, ratio
+from influent.influence.resampling import N_RESAMPLES, Resampling, interval, null_if_nan, ratio
 from influent.progress import Progress
 
 
@@ -204,7 +204,7 @@ def _describe(
         low, high = interval(drawn[name])
         columns |= {name: value, f"{name}_low": low, f"{name}_high": high}
     columns["adjusted"] = pa.nulls(len(there), pa.float64()) if adjusted is None else adjusted
-    return pa.table({name: _null_if_nan(values) for name, values in columns.items()})
+    return pa.table({name: null_if_nan(values) for name, values in columns.items()})
 
 
 def _measures(count: np.ndarray, signed: np.ndarray, size: np.ndarray) -> dict[str, np.ndarray]:
@@ -219,8 +219,3 @@ def _measures(count: np.ndarray, signed: np.ndarray, size: np.ndarray) -> dict[s
         "total_credit": signed,
         "difference": mean - ratio(all_size - size, all_count - count),
     }
-
-
-def _null_if_nan(values: Any) -> Any:
-    is_real = isinstance(values, np.ndarray) and values.dtype.kind == "f"
-    return pa.array(values, mask=np.isnan(values)) if is_real else values

@@ -30,7 +30,7 @@ OTHER_LEVEL = "(other)"
 _N_BUCKETS = 5
 _MINUTE_US, _HOUR_US = UNITS_US["m"], UNITS_US["h"]
 
-_GAPS = {
+GAPS = {
     "to 1 minute": _MINUTE_US,
     "to 10 minutes": 10 * _MINUTE_US,
     "to 1 hour": _HOUR_US,
@@ -244,7 +244,7 @@ class _Reader:
             case "lag":
                 return _bucketed(name, credits.lag, _COUNTS)
             case "gap":
-                return _bucketed(name, credits.gap_us, _GAPS)
+                return _bucketed(name, credits.gap_us, GAPS)
             case "hour_of_day":
                 return _ordered(name, [f"{hour:02}" for hour in range(24)], self._event_us // _HOUR_US % 24)
             case "day_of_week":

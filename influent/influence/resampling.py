@@ -10,8 +10,10 @@ Shapes: N rows, U users, G groups, R resamples, L levels.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from influent.errors import ConfigError, DataError
 
@@ -76,3 +78,9 @@ def interval(drawn: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     empty = np.isnan(drawn).all(axis=0)
     low, high = np.nanquantile(np.where(empty, 0.0, drawn), [0.025, 0.975], axis=0)
     return np.where(empty, np.nan, low), np.where(empty, np.nan, high)
+
+
+def null_if_nan(values: Any) -> Any:
+    """Return float values as an Arrow array that is null where there is none, and anything else as it is."""
+    is_real = isinstance(values, np.ndarray) and values.dtype.kind == "f"
+    return pa.array(values, mask=np.isnan(values)) if is_real else values
