@@ -112,7 +112,7 @@ def show_factors(out: Console, found: Factors) -> None:
     for name in found.names[:_N_FACTORS]:
         table = _table(name.replace("_", " "), ">events", ">mean |credit|", ">95 % interval", ">mean credit")
         for row in found.of(name):
-            span = f"{row['mean_abs_credit_low']:.4f} to {row['mean_abs_credit_high']:.4f}"
+            span = _between(row, "mean_abs_credit", ".4f")
             size, signed = f"{row['mean_abs_credit']:.4f}", f"{row['mean_credit']:+.4f}"
             _add_row(table, row["level"], f"{row['n_credits']:,}", size, span, signed)
         out.print(table)
@@ -124,7 +124,7 @@ def show_drift(out: Console, found: Drift) -> None:
     """Print how large credits are in each window, whether that changed, and how long influence lasts."""
     table = _table("from", ">events", ">mean |credit|", ">over what is expected", ">95 % interval")
     for row in found.of(EVERYTHING, EVERYTHING):
-        span = f"{row['index_low']:.2f} to {row['index_high']:.2f}"
+        span = _between(row, "index", ".2f")
         size, index = f"{row['mean_abs_credit']:.4f}", f"{row['index']:.2f}"
         _add_row(table, iso(row["window_start_us"])[:16], f"{row['n_credits']:,}", size, index, span)
     out.print(table)
@@ -172,11 +172,17 @@ def show_attribution(out: Console, found: Attribution) -> None:
     )
     table = _table("without", ">events", ">change of all scores", ">95 % interval", ">change of expected outcomes")
     for row in found.what_if.to_pylist():
-        span = f"{row['score_change_low']:+.1f} to {row['score_change_high']:+.1f}"
+        span = _between(row, "score_change", "+.1f")
         change = "" if row["outcome_change"] is None else f"{row['outcome_change']:+.2f}"
         _add_row(table, row["channel"], f"{row['n_events']:,}", f"{row['score_change']:+.1f}", span, change)
     out.print(table)
     out.print(found.about["caution"], markup=False, highlight=False)
+
+
+def _between(row: dict[str, Any], name: str, form: str) -> str:
+    """Return an interval in words; nothing where there is none."""
+    low, high = row[f"{name}_low"], row[f"{name}_high"]
+    return "" if low is None else f"{low:{form}} to {high:{form}}"
 
 
 def _half_life(time_us: int | None) -> str:

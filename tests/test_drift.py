@@ -89,6 +89,13 @@ def test_windows_are_of_the_calendar_and_hold_every_credit_once(found, planted):
     assert all(row["index_low"] <= row["index"] <= row["index_high"] for row in rows)
 
 
+def test_a_window_with_one_user_has_no_interval():
+    ledger, _ = simulate_ledger(PlantedCredits(n_users=3, n_days=28, events_per_day=0.1))
+    rows = [row for row in drift(ledger, window="1d").of("all", "all") if row["n_credits"] == 1]
+    assert rows
+    assert all(row["index_low"] is None for row in rows)
+
+
 def test_cohorts_are_users_by_the_window_of_their_first_event(found, planted):
     _, sequences = planted
     first = sequences.time_us[sequences.offsets[:-1]]

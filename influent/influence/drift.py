@@ -20,7 +20,7 @@ from influent.influence.factors import about_ledger
 from influent.influence.half_life import half_lives
 from influent.influence.ledger import Ledger
 from influent.influence.levels import EventCredits, Factor, read_factors
-from influent.influence.resampling import N_RESAMPLES, Resampling, interval, ratio
+from influent.influence.resampling import N_RESAMPLES, Resampling, interval, null_if_nan, ratio
 from influent.models.model import Model
 
 _MAX_WINDOWS = 120
@@ -221,10 +221,10 @@ def _table(
     measures = {"mean_abs_credit": ("size", "count"), "mean_credit": ("signed", "count"), "index": ("size", "expected")}
     there = {name: (one[:, level, window], draws.draw(one[:, level, window])) for name, one in sums.items()}
     for name, (of, per) in measures.items():
-        low, high = interval(ratio(there[of][1], there[per][1]))
+        low, high = interval(ratio(there[of][1], there[per][1]), (there["count"][0] > 0).sum(axis=0))
         value = ratio(there[of][0].sum(axis=0), there[per][0].sum(axis=0))
         columns |= {name: value, f"{name}_low": low, f"{name}_high": high}
-    return pa.table(columns)
+    return pa.table({name: null_if_nan(values) for name, values in columns.items()})
 
 
 def _cohorts(

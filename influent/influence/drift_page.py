@@ -62,7 +62,11 @@ def _series(found: Drift, factor: str, level: str) -> str:
         for row in found.change_rows()
         if (row["factor"], row["level"]) == (factor, level) and row["at"] in place
     ]
-    values, low, high = ([row[f"index{end}"] for row in rows] for end in ("", "_low", "_high"))
+    # Of one user there is no interval.
+    values, low, high = (
+        [row["index"] if row[f"index{end}"] is None else row[f"index{end}"] for row in rows]
+        for end in ("", "_low", "_high")
+    )
     labels = [iso(row["window_start_us"])[:10] for row in rows]
     name = "All events" if factor == level else f"{factor.replace('_', ' ')}: {level}"
     return (

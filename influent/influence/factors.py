@@ -201,7 +201,7 @@ def _describe(
         "share_of_credits": count.sum(axis=0) / count.sum(),
     }
     for name, value in measures.items():
-        low, high = interval(drawn[name])
+        low, high = interval(drawn[name], (count > 0).sum(axis=0))
         columns |= {name: value, f"{name}_low": low, f"{name}_high": high}
     columns["adjusted"] = pa.nulls(len(there), pa.float64()) if adjusted is None else adjusted
     return pa.table({name: null_if_nan(values) for name, values in columns.items()})

@@ -19,6 +19,8 @@ from influent.models.model import Model
 
 _N_BINS = 24
 _N_SAMPLED = 1_000
+_N_GAPS = 40
+_FIRST_GAP_US = 60e6
 
 
 @runtime_checkable
@@ -44,8 +46,9 @@ def half_lives(
     From the ledger: the mean |credit| of bins of gaps with equally many credits each, made to fall by isotonic
     regression; the half-life is the time from the first bin to where the curve has half of its height there. That is
     of events as they come: an older one also has more others after it. From the model: |credit| of single events for
-    what came next, asked at the same gaps with nothing after them; of a sum that reads gaps. No shape is assumed; of
-    an exponential either is its half-life, wherever its first bin lies.
+    what came next, asked at gaps from a minute on with nothing after them; of a sum that reads gaps. No shape is
+    assumed. Of an exponential either is its half-life; of a kernel that falls fast and then slowly the two differ with
+    where they begin, which `shortest_us` says.
 
     Returns:
         Columns `action`, `from` (`ledger`, `kernels`), `half_life_us`, `low_us`, `high_us` (95 %, over users or events;
@@ -67,7 +70,8 @@ def half_lives(
         drawn = _half_lives(middle, draws.draw(count), draws.draw(total))
         rows.append(_row(name, "ledger", found, drawn, middle, n))
         if isinstance(model, FadingModel) and sequences is not None:
-            rows += _of_kernels(model, sequences, name, middle, seed)
+            gaps_us = np.geomspace(min(_FIRST_GAP_US, middle[0] + 1e6), middle[-1] + 2e6, _N_GAPS)
+            rows += _of_kernels(model, sequences, name, gaps_us, seed)
     return pa.Table.from_pylist(rows, schema=_SCHEMA)
 
 
@@ -78,7 +82,7 @@ _SCHEMA = pa.schema(
 
 
 def _of_kernels(
-    model: FadingModel, sequences: Sequences, action: str, middle: np.ndarray, seed: int
+    model: FadingModel, sequences: Sequences, action: str, gaps_us: np.ndarray, seed: int
 ) -> list[dict[str, object]]:
     """Ask single events of an action for what came next after them."""
     idx = sequences.vocab.actions.to_idx([action])[0]
@@ -98,14 +102,14 @@ def _of_kernels(
         stop=place + 1,
         target_stop=place + 1,
     )
-    faded = np.abs(model.faded_credits(moments, next_item[place], middle / 1e6))
+    faded = np.abs(model.faded_credits(moments, next_item[place], gaps_us / 1e6))
     weight = Resampling.of(len(place), seed=seed) if len(place) > 1 else None
     ones = np.ones(faded.shape)
-    found = _half_lives(middle, ones.sum(axis=0)[None], faded.sum(axis=0)[None])[0]
+    found = _half_lives(gaps_us, ones.sum(axis=0)[None], faded.sum(axis=0)[None])[0]
     drawn = np.full(2, np.nan)
     if weight is not None:
-        drawn = _half_lives(middle, weight.draw(ones), weight.draw(faded))
-    return [_row(action, "kernels", found, drawn, middle, len(place))]
+        drawn = _half_lives(gaps_us, weight.draw(ones), weight.draw(faded))
+    return [_row(action, "kernels", found, drawn, gaps_us, len(place))]
 
 
 def _half_lives(middle: np.ndarray, count: np.ndarray, total: np.ndarray) -> np.ndarray:

@@ -73,9 +73,16 @@ def ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
     return np.asarray(np.divide(numerator, denominator, out=nothing, where=denominator != 0))
 
 
-def interval(drawn: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the 95 % percentile interval over the first axis, without the resamples that have no value."""
+def interval(drawn: np.ndarray, n_groups: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Return the 95 % percentile interval over the first axis, without the resamples that have no value.
+
+    Args:
+        drawn: values in each resample, (R, …).
+        n_groups: of how many groups of users each value is; of fewer than two there is no interval, and it is NaN.
+    """
     empty = np.isnan(drawn).all(axis=0)
+    if n_groups is not None:
+        empty |= n_groups < 2
     low, high = np.nanquantile(np.where(empty, 0.0, drawn), [0.025, 0.975], axis=0)
     return np.where(empty, np.nan, low), np.where(empty, np.nan, high)
 
