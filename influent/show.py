@@ -170,6 +170,10 @@ def show_attribution(out: Console, found: Attribution) -> None:
         markup=False,
         highlight=False,
     )
+    if about["exactness"] != "exact":
+        out.print(
+            f"Credits are not exact ({about['exactness']}), so what a channel's removal takes away is not either."
+        )
     table = _table("without", ">events", ">change of all scores", ">95 % interval", ">change of expected outcomes")
     for row in found.what_if.to_pylist():
         span = _between(row, "score_change", "+.1f")
