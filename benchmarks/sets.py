@@ -79,10 +79,17 @@ _SPARSE = {
     "count_popularity_power": 0.0,
     "count_reverse": 0.0,
     "tied": True,
+    "event_dropout": 0.3,
     "sampled_above": 5000,
-    "n_negatives": 2048,
+    "n_negatives": 8000,
 }
-_SPARSE_TRAIN = {"learning_rate": 0.005, "batch_size": 128, "weight_decay": 0.1, "patience": 4}
+_SPARSE_TRAIN = {
+    "learning_rate": 0.005,
+    "batch_size": 128,
+    "weight_decay": 0.1,
+    "average_epochs": 2.0,
+    "patience": 4,
+}
 _SPARSE_BOX = {"max_len": 50, "tied": True, "dropout": 0.5, "sampled_above": 5000, "n_negatives": 2048}
 """Chosen on the validation events of Amazon Beauty, and used for the three Amazon sets alike."""
 

@@ -118,16 +118,36 @@ from .errors import (
 )
 from .evaluation.comparison import ComparisonReport as ComparisonReport
 from .evaluation.comparison import compare as compare
+from .evaluation.faithfulness import (
+    FaithfulnessReport as FaithfulnessReport,
+)
+from .evaluation.faithfulness import (
+    check_faithfulness as check_faithfulness,
+)
 from .evaluation.labels import LabelReport as LabelReport
 from .evaluation.labels import evaluate_labels as evaluate_labels
+from .evaluation.offpolicy import (
+    OffPolicyReport as OffPolicyReport,
+)
+from .evaluation.offpolicy import (
+    off_policy_value as off_policy_value,
+)
+from .evaluation.placebo import (
+    PlaceboReport as PlaceboReport,
+)
+from .evaluation.placebo import (
+    check_placebos as check_placebos,
+)
 from .evaluation.report import Report as Report
 from .evaluation.report import evaluate as evaluate
 from .evaluation.times import TimeReport as TimeReport
 from .evaluation.times import evaluate_times as evaluate_times
 from .influence.attribution import Attribution as Attribution
 from .influence.attribution import attribute as attribute
+from .influence.difference import explain_difference as explain_difference
 from .influence.drift import Drift as Drift
 from .influence.drift import drift as drift
+from .influence.evidence import evidence as evidence
 from .influence.explain import explain as explain
 from .influence.explain import explain_gap as explain_gap
 from .influence.factors import Factors as Factors
@@ -176,6 +196,7 @@ from .models.item_to_item import (
 from .models.lora import FinetuneConfig as FinetuneConfig
 from .models.lora import FinetunedEncoder as FinetunedEncoder
 from .models.lora import finetune_text as finetune_text
+from .models.methods import CreditMethod as CreditMethod
 from .models.model import Model as Model
 from .models.predictor import Predictor as Predictor
 from .models.space import Choices as Choices

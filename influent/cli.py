@@ -34,6 +34,13 @@ class Seen(StrEnum):
     keep = "keep"
 
 
+class Reasons(StrEnum):
+    """Whether reasons say what carries an item past its rivals, or what its score is the sum of."""
+
+    contrast = "contrast"
+    score = "score"
+
+
 _STATE = {"debug": False}
 
 
@@ -347,19 +354,40 @@ def explain(
     by_part: Annotated[
         bool, typer.Option("--by-part", help="Split each event's credit by what of it counted.")
     ] = False,
+    method: Annotated[
+        str | None,
+        typer.Option(
+            help="exact; estimates: leave_one_out, shapley, integrated_gradients, gradient, attention, similarity."
+        ),
+    ] = None,
+    samples: Annotated[int | None, typer.Option(help="With shapley: how many orders of the events to draw.")] = None,
+    steps: Annotated[int | None, typer.Option(help="With integrated_gradients: points of the path.")] = None,
+    seed: Annotated[int | None, typer.Option(help="With shapley: where the draw comes from.")] = None,
 ) -> None:
     """Say which earlier events led to each score, answer or gap: for the whole test part, or for one user."""
-    from influent import show, steps
+    from influent import show
     from influent.data.vocab import Vocab
+    from influent.steps import explain_run
 
-    ledger = steps.explain_run(
-        run, users=user, items=item, top=top, contrast=contrast, by_part=by_part, progress=_progress()
+    ledger = explain_run(
+        run,
+        users=user,
+        items=item,
+        top=top,
+        contrast=contrast,
+        by_part=by_part,
+        method=method,  # type: ignore[arg-type]
+        n_samples=samples,
+        n_steps=steps,
+        seed=seed,
+        progress=_progress(),
     )
     out, vocab = show.console(), Vocab.load(run)
     for prediction_id in range(len(ledger) if user else 1):
         show.show_ledger(out, ledger, vocab, prediction_id, n_events=10)
     typer.echo(
-        f"{len(ledger):,} predictions, {ledger.table.num_rows:,} credits, largest gap {ledger.largest_gap():.1e}"
+        f"{len(ledger):,} predictions, {ledger.table.num_rows:,} credits, largest gap {ledger.largest_gap():.1e}; "
+        f"histories read: {ledger.note.n_passes:,}"
     )
     if not user:
         typer.echo(f"written: {run / 'ledger.parquet'}")
@@ -423,7 +451,10 @@ def recommend(
     seen: SeenOption = Seen.exclude,
     candidate: Annotated[list[str] | None, typer.Option(help="Recommend only this item; repeatable.")] = None,
     exclude: Annotated[list[str], typer.Option(help="Never recommend this item; repeatable.")] = [],  # noqa: B006
-    reasons: Annotated[int, typer.Option(help="Events named as reasons for each item.")] = 3,
+    reasons: Annotated[
+        Reasons, typer.Option(help="contrast: what carries it past its rivals; score: what its score is made of.")
+    ] = Reasons.contrast,
+    n_reasons: Annotated[int, typer.Option(help="Events named as reasons for each item.")] = 3,
     events: Annotated[str | None, typer.Option(help="A log of other events to recommend from.")] = None,
     user_column: Annotated[str | None, typer.Option(help="Its column that says who.")] = None,
     item_column: Annotated[str | None, typer.Option(help="Its column that says to what.")] = None,
@@ -446,7 +477,8 @@ def recommend(
         seen=seen.value,
         candidates=candidate,
         exclude=exclude,
-        n_reasons=reasons,
+        n_reasons=n_reasons,
+        reasons=reasons.value,
     )
     out, vocab = show.console(), Vocab.load(run)
     users = list(dict.fromkeys(found.table.column("user_id").to_pylist()))

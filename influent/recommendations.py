@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from influent import schema
 from influent.data.moments import Moments, ranges
 from influent.errors import ConfigError, DataError
+from influent.influence.explain import contrast_mixture, credit_method, credits_of
 from influent.influence.ledger import Ledger, LedgerNote, join_ledgers, ledger_of
 from influent.models.credits import Credits
 from influent.models.model import Model, check_fitted
@@ -25,6 +26,12 @@ HISTORY = "history"
 HANDED_IN = "events handed in"
 POPULARITY = "popularity"
 
+Reasons: TypeAlias = Literal["contrast", "score"]
+"""Whether reasons say what carries an item past its rivals, or what its score is the sum of."""
+
+N_RIVALS = 10
+"""An item's rivals are as many of the best-scored others that may be recommended at the moment."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Recommendations:
@@ -32,8 +39,10 @@ class Recommendations:
 
     Attributes:
         table: one row per (user, rank): `user_id`, `rank`, `item_id`, `title`, `score`, `served_from`,
-            `prediction_id`.
-        ledger: the reasons; `ledger.of(prediction_id)` adds up to the row's score.
+            `prediction_id`, and `margin`: the score minus the mean score of its rivals, as many as may be recommended
+            and 10 at most; the score itself where there are none.
+        ledger: the reasons; `ledger.of(prediction_id)` adds up to the row's margin, or with reasons of the score to
+            that.
     """
 
     table: pa.Table
@@ -80,10 +89,11 @@ def recommend(
     candidates: Sequence[Any] | None = None,
     exclude: Sequence[Any] = (),
     n_reasons: int | None = 3,
+    reasons: Reasons = "contrast",
     handed_in: bool = False,
     progress: Progress | None = None,
 ) -> Recommendations:
-    """Return the k best items at each moment, out of the full catalogue, with reasons that add up to each score.
+    """Return the k best items at each moment, out of the full catalogue, with reasons that add up.
 
     A user the model was not fitted on is served from the events handed in with the moments. One without any event
     of a known item is served from popularity: the score is then the item's share of all training events.
@@ -96,10 +106,12 @@ def recommend(
         exclude: ids of items that may not.
         n_reasons: events with a row of their own for each recommendation; the others are one exact `rest` row.
             None for all.
+        reasons: `contrast`: they add up to the margin by which an item is ahead of its rivals, because that is what
+            moves it up the list: an event that speaks for every item alike is no reason. `score`: to its score.
         handed_in: whether the moments' events were handed in rather than the log's, so that `served_from` says so.
 
     Raises:
-        ConfigError: `k`, `seen` or `n_reasons` is out of range.
+        ConfigError: `k`, `seen`, `n_reasons` or `reasons` is out of range.
         UnknownIdError: a candidate or an excluded item is not in the catalogue.
         DataError: there is no moment, or no item may be recommended.
     """
@@ -108,6 +120,8 @@ def recommend(
         raise ConfigError(f"The 'k' parameter of recommend must be an int in the range [1, inf). Got {k!r} instead.")
     if seen not in ("exclude", "keep"):
         raise ConfigError(f"The 'seen' parameter of recommend must be 'exclude' or 'keep'. Got {seen!r} instead.")
+    if reasons not in get_args(Reasons):
+        raise ConfigError(f"'reasons' of recommend must be 'contrast' or 'score'. Got {reasons!r}.")
     if n_reasons is not None and (not isinstance(n_reasons, int) or n_reasons < 0):
         raise ConfigError(f"'n_reasons' of recommend must be an int in the range [0, inf), or None. Got {n_reasons!r}.")
     if len(moments) == 0:
@@ -119,7 +133,7 @@ def recommend(
     with (progress or Progress()).track("recommend", len(moments)) as advance:
         for first in range(0, len(moments), BATCH):
             batch = moments.take(slice(first, first + BATCH))
-            table, ledger = _recommend_batch(model, batch, k, seen, allowed, n_reasons, n_done, handed_in)
+            table, ledger = _recommend_batch(model, batch, k, seen, allowed, n_reasons, reasons, n_done, handed_in)
             n_done += table.num_rows
             tables.append(table)
             ledgers.append(ledger)
@@ -145,6 +159,7 @@ def _recommend_batch(
     seen: Seen,
     allowed: np.ndarray,
     n_reasons: int | None,
+    reasons: Reasons,
     first_id: int,
     handed_in: bool,
 ) -> tuple[pa.Table, Ledger]:
@@ -153,11 +168,19 @@ def _recommend_batch(
     ranked = np.where(allowed, scores, -np.inf)
     if seen == "exclude":
         ranked = exclude_seen(ranked, moments)
-    k = min(k, ranked.shape[1])
-    items = np.argsort(-ranked, axis=1, kind="stable")[:, :k]
-    may = np.isfinite(np.take_along_axis(ranked, items, axis=1))
-    ledger = _reasons(model, moments, items, may, scores, from_events, n_reasons, first_id)
-    row, rank = np.nonzero(may)
+    # One more than there are rivals, since an item itself may be among them.
+    order = np.argsort(-ranked, axis=1, kind="stable")[:, : max(k, N_RIVALS + 1)]
+    may = np.isfinite(np.take_along_axis(ranked, order, axis=1))
+    items, is_listed = order[:, :k], may[:, :k]
+    rivals, is_rival = order[:, : N_RIVALS + 1], may[:, : N_RIVALS + 1]
+    everyone, mixture = np.concatenate([items, rivals], axis=1), contrast_mixture(items, rivals, is_rival, N_RIVALS)
+    margins = np.einsum("nkx,nx->nk", mixture, np.take_along_axis(scores, everyone, axis=1).astype(np.float64))
+    explained = margins if reasons == "contrast" else np.take_along_axis(scores, items, axis=1).astype(np.float64)
+    method = credit_method(model)
+    credits = credits_of(model, moments, *((everyone, method, mixture) if reasons == "contrast" else (items, method)))
+    note = LedgerNote.of(model, method=method, contrast=N_RIVALS if reasons == "contrast" else None, top=n_reasons)
+    ledger = _reasons(moments, items, is_listed, credits, explained, from_events, note, first_id)
+    row, rank = np.nonzero(is_listed)
     vocab = model.vocab
     chosen = items[row, rank]
     is_new = (moments.user_idx >= len(vocab.users)) | handed_in
@@ -169,6 +192,7 @@ def _recommend_batch(
             schema.ITEM_ID: vocab.items.to_ids(chosen),
             "title": pa.array([vocab.title(item) for item in chosen.tolist()], pa.string()),
             schema.SCORE: scores[row, chosen].astype(np.float64),
+            schema.MARGIN: margins[row, rank],
             schema.SERVED_FROM: pa.array(source[row].tolist(), pa.string()),
             schema.PREDICTION_ID: first_id + np.arange(len(row)),
         }
@@ -184,22 +208,26 @@ def _has_known_event(moments: Moments) -> np.ndarray:
 
 
 def _reasons(
-    model: Model,
     moments: Moments,
     items: np.ndarray,
-    may: np.ndarray,
-    scores: np.ndarray,
+    is_listed: np.ndarray,
+    credits: Credits,
+    explained: np.ndarray,
     from_events: np.ndarray,
-    n_reasons: int | None,
+    note: LedgerNote,
     first_id: int,
 ) -> Ledger:
-    """Return the ledger of all listed items, one moment each, so that lists may differ in length."""
-    row, rank = np.nonzero(may)
-    credits = model.credits(moments, items)
+    """Return the ledger of all listed items, one moment each, so that lists may differ in length.
+
+    Args:
+        items: (N, K), of which `is_listed` are on the lists.
+        explained: what the credits add up to, (N, K).
+    """
+    row, rank = np.nonzero(is_listed)
     # A list from popularity owes nothing to events: its score is all the item's own.
     length = np.where(from_events[row], np.diff(credits.offsets)[row], 0)
     source = ranges(credits.offsets[row], length)
-    listed_scores = scores[row, items[row, rank]].astype(np.float64)
+    listed_scores = explained[row, rank]
 
     def own(term: np.ndarray, otherwise: np.ndarray | float) -> np.ndarray:
         return np.where(from_events[row], term[row, rank], otherwise)[:, None]
@@ -210,9 +238,10 @@ def _reasons(
         credit=credits.credit[source, np.repeat(rank, length)][:, None],
         bias=own(credits.bias, listed_scores),
         context={name: own(term, 0.0) for name, term in credits.context.items()},
+        baseline=None if credits.baseline is None else own(credits.baseline, 0.0),
         residual=None if credits.residual is None else own(credits.residual, 0.0),
+        n_passes=len(moments) if credits.n_passes is None else credits.n_passes,
     )
-    note = LedgerNote.of(model, contrast=None, top=n_reasons)
     chosen = items[row, rank][:, None]
     ledger = ledger_of(moments.take(row), chosen, listed, listed_scores[:, None], note, first_id)
     ledger.check_balance()

@@ -38,10 +38,12 @@ SOURCE_ACTION = "source_action"
 LAG = "lag"
 GAP_US = "gap_us"
 CREDIT = "credit"
+STANDARD_ERROR = "standard_error"
 SCORE = "score"
 
 # Recommendations.
 RANK = "rank"
+MARGIN = "margin"
 SERVED_FROM = "served_from"
 
 
@@ -49,10 +51,11 @@ def ledger_schema(user_type: pa.DataType, item_type: pa.DataType) -> pa.Schema:
     """Columns of a ledger over a log with these id types.
 
     `head` is the readout that is explained. `source` is one of `event`, `bias`, `context` and `rest` (the exact sum
-    of what a shortened ledger leaves out); `source_name` says which context column. The columns about an event are
+    of what a shortened ledger leaves out), and where credits are estimated `baseline` (what a history that says
+    nothing adds) and `residual`; `source_name` says which context column. The columns about an event are
     null in the rows that no event owns. `lag` counts events back from the moment (1 is the latest). `gap_us` is the
     time from the event to the moment, or to the latest event where the moment is not known; null in an order-only
-    log. `credit` is in the unit of the score.
+    log. `credit` is in the unit of the score; `standard_error` too, of credits that are drawn, and null of others.
     """
     return pa.schema(
         [
@@ -70,5 +73,6 @@ def ledger_schema(user_type: pa.DataType, item_type: pa.DataType) -> pa.Schema:
             (LAG, pa.int32()),
             (GAP_US, pa.int64()),
             (CREDIT, pa.float64()),
+            (STANDARD_ERROR, pa.float64()),
         ]
     )

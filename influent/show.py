@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pyarrow.compute as pc
@@ -19,8 +20,9 @@ from influent.data.vocab import Vocab
 from influent.evaluation.report import Comparison
 from influent.influence.attribution import Attribution
 from influent.influence.drift import EVERYTHING, Drift
+from influent.influence.evidence import evidence
 from influent.influence.factors import Factors
-from influent.influence.ledger import Ledger
+from influent.influence.ledger import Ledger, LedgerNote
 from influent.recommendations import Recommendations
 
 if TYPE_CHECKING:
@@ -98,7 +100,26 @@ def show_ledger(out: Console, ledger: Ledger, vocab: Vocab, prediction_id: int, 
     about = [] if prediction[schema.ITEM_ID] is None else [_title_of(vocab)(prediction[schema.ITEM_ID]) + against]
     about += [] if ledger.note.head == "ranking" else [_HEADS.get(ledger.note.head, ledger.note.head)]
     out.print(", ".join([f"user {prediction[schema.USER_ID]}", *about]), markup=False, highlight=False)
-    out.print(_reasons_table(ledger.of(prediction_id).to_pylist(), prediction[schema.SCORE], vocab, n_events))
+    rows = ledger.of(prediction_id)
+    out.print(_reasons_table(rows.to_pylist(), prediction[schema.SCORE], vocab, n_events))
+    for sentence in _below(replace(ledger, table=rows, predictions=ledger.predictions.filter(wanted))):
+        out.print(sentence, markup=False, highlight=False)
+
+
+def _below(ledger: Ledger) -> Iterator[str]:
+    """Say of one prediction how many events carry it, and how its credits were come by where they are estimates."""
+    if ledger.note.top is None and (carriers := int(evidence(ledger)[0])):
+        n_events = pc.count_distinct(ledger.table.column(schema.SOURCE_EVENT_ID)).as_py()
+        yield f"half of all credit lies with {carriers:,} of {n_events:,} events"
+    if ledger.note.method != "exact":
+        yield f"credits are estimates: {_method(ledger.note)}"
+
+
+def _method(note: LedgerNote) -> str:
+    """Return how a ledger's credits were come by."""
+    settings = {"n_samples": note.n_samples, "n_steps": note.n_steps, "seed": note.seed}
+    given = ", ".join(f"{name} {value}" for name, value in settings.items() if value is not None)
+    return note.method.replace("_", " ") + (f" ({given})" if given else "")
 
 
 def show_factors(out: Console, found: Factors) -> None:
@@ -205,10 +226,20 @@ def show_recommendations(out: Console, recommendations: Recommendations, vocab: 
             markup=False,
             highlight=False,
         )
-        out.print(_reasons_table(row["reasons"], row[schema.SCORE], vocab))
+        explained, name = row[schema.SCORE], "the model said"
+        if recommendations.ledger.note.contrast is not None:
+            explained, name = row[schema.MARGIN], "ahead of its rivals by"
+        out.print(_reasons_table(row["reasons"], explained, vocab, name=name))
 
 
-def _reasons_table(rows: Sequence[dict[str, Any]], score: float, vocab: Vocab, n_events: int | None = None) -> Table:
+def _reasons_table(
+    rows: Sequence[dict[str, Any]],
+    score: float,
+    vocab: Vocab,
+    n_events: int | None = None,
+    *,
+    name: str = "the model said",
+) -> Table:
     title_of = _title_of(vocab)
     table = _table("because of", "when", ">credit")
     events = [row for row in rows if row[schema.SOURCE] == "event"]
@@ -225,13 +256,15 @@ def _reasons_table(rows: Sequence[dict[str, Any]], score: float, vocab: Vocab, n
     for row in others:
         _add_row(table, _label(row, vocab), "", _signed(row))
     table.add_section()
-    _add_row(table, f"sum (the model said {score:+.4f})", "", f"{sum(row[schema.CREDIT] for row in rows):+.4f}")
+    _add_row(table, f"sum ({name} {score:+.4f})", "", f"{sum(row[schema.CREDIT] for row in rows):+.4f}")
     return table
 
 
 def _label(row: dict[str, Any], vocab: Vocab) -> str:
     if row[schema.SOURCE] == "rest":
         return "all other events"
+    if row[schema.SOURCE] == "baseline":
+        return "a history that says nothing"
     if row[schema.SOURCE] == "residual":
         return "what the credits leave over"
     if row[schema.SOURCE] == "bias":
@@ -242,10 +275,13 @@ def _label(row: dict[str, Any], vocab: Vocab) -> str:
 
 
 def _signed(row: dict[str, Any]) -> str:
-    return f"{row[schema.CREDIT]:+.4f}"
+    error = row.get(schema.STANDARD_ERROR)
+    return f"{row[schema.CREDIT]:+.4f}" + ("" if error is None else f" ± {error:.4f}")
 
 
 def _when(row: dict[str, Any]) -> str:
+    if row[schema.LAG] is None:
+        return "not read at this moment"
     place = "the latest" if row[schema.LAG] == 1 else f"{row[schema.LAG]} events ago"
     # Where the moment is not known, gaps count from the latest event, whose own gap is none.
     return f"{place}, {_span(row[schema.GAP_US])} before" if row[schema.GAP_US] else place

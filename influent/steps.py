@@ -30,6 +30,7 @@ from influent.influence.ledger import Ledger
 from influent.models.config import ModelConfig, TrainConfig
 from influent.models.item_to_item import DecayedCounts, Popularity
 from influent.models.kinds import check_kind, model_config
+from influent.models.methods import MethodName
 from influent.models.model import Model
 from influent.models.ranks import Seen
 from influent.models.space import default_space, read_space
@@ -362,6 +363,10 @@ def explain_run(
     top: int | None = None,
     contrast: int | None = None,
     by_part: bool = False,
+    method: MethodName | None = None,
+    n_samples: int | None = None,
+    n_steps: int | None = None,
+    seed: int | None = None,
     progress: Progress | None = None,
 ) -> Ledger:
     """Explain a run's test predictions and keep the ledger, or explain the latest moment of these users.
@@ -374,12 +379,14 @@ def explain_run(
         items: of a ranking, which items to explain, by default what came next, or the best-scored; of questions about
             items, which of them to ask these users about.
         contrast: of a ranking, against how many rivals.
+        method: how credits are come by, and with the three settings after it how that is set: as for `explain`.
 
     Raises:
         ConfigError: an argument is out of range, or is for something that the model was not fitted for.
     """
     run = Run.open(folder)
-    shown: dict[str, Any] = {"top": top, "by_part": by_part}
+    how: dict[str, Any] = {"method": method, "n_samples": n_samples, "n_steps": n_steps, "seed": seed}
+    shown: dict[str, Any] = {"top": top, "by_part": by_part, **how}
     if answers_labels(run):
         answering, labels = fitted_on_labels(run)
         asked, about = (labels.test, items) if users is None else (ask_now(labels, users, items), None)

@@ -141,12 +141,33 @@ def test_an_answer_of_one_is_the_outcome(log, tmp_path):
     assert all(row["outcome_change"] is not None for row in pq.read_table(run / "what_if.parquet").to_pylist())
 
 
+def test_explain_says_how_many_events_carry_a_score_and_by_which_method(run):
+    user = pq.read_table(run / "events.parquet").column("user_id")[0].as_py()
+    asked = ("explain", run, "--user", user, "--method")
+    exact = influent_command(*asked, "exact").stdout
+    assert "half of all credit lies with " in exact
+    assert "histories read: 1" in exact
+    assert "credits are estimates" not in exact
+    shown = influent_command(*asked, "shapley", "--samples", "8", "--seed", "1").stdout
+    assert "credits are estimates: shapley (n_samples 8, seed 1)" in shown
+    assert " ± " in shown
+    assert "a history that says nothing" in shown
+    assert "what the credits leave over" in shown
+    assert "integrated gradients (n_steps 5)" in influent_command(*asked, "integrated_gradients", "--steps", "5").stdout
+    refused = influent_command(*asked, "lime")
+    assert refused.returncode == 2
+    assert "there is no method 'lime'. There are: exact, leave_one_out, shapley" in refused.stderr
+
+
 def test_recommend_writes_lists_for_everyone(run):
     done = influent_command("recommend", run, "--k", "3", "--seen", "keep")
     assert done.returncode == 0, done.stderr
     table = pq.read_table(run / "recommendations.parquet")
     assert set(table.column("served_from").to_pylist()) == {"history"}
     assert max(table.column("rank").to_pylist()) == 3
+    assert "sum (ahead of its rivals by " in done.stdout
+    own = influent_command("recommend", run, "--k", "3", "--seen", "keep", "--reasons", "score", "--n-reasons", "1")
+    assert "sum (the model said " in own.stdout
 
 
 def test_recommend_to_a_stranger_says_popularity(run):

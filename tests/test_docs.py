@@ -4,11 +4,13 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 from typer.testing import CliRunner
 
 from influent import run
 from influent.cli import app
+from influent.models.methods import MethodName
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
@@ -38,6 +40,12 @@ def test_every_option_that_the_readme_names_exists():
         if options:
             shown = CliRunner().invoke(app, [verb, "--help"], env={"COLUMNS": "200"}).output
             assert all(option in shown for option in options), (verb, options)
+
+
+def test_every_method_of_credits_is_compared():
+    page = (ROOT / "docs" / "methods.md").read_text()
+    for name in get_args(MethodName):
+        assert f"| `{name}` |" in page
 
 
 def test_every_make_target_in_the_readme_exists():

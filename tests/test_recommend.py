@@ -48,12 +48,43 @@ def test_a_list_is_shorter_where_fewer_items_may_be_recommended(model, sequences
     assert [len(items_of(found, user)) for user in (1, 2, 3)] == [2, 2, 3]
 
 
-def test_every_rows_reasons_add_up_to_its_score(model, sequences):
-    found = influent.recommend(model, influent.latest_moments(sequences), k=3, n_reasons=1)
+@pytest.mark.parametrize(("reasons", "explained"), [("contrast", "margin"), ("score", "score")])
+def test_every_rows_reasons_add_up_to_its_margin_or_as_asked_to_its_score(reasons, explained, model, sequences):
+    found = influent.recommend(model, influent.latest_moments(sequences), k=3, n_reasons=1, reasons=reasons)
     for user in (1, 2, 3):
         for row in found.of(user):
-            assert sum(reason["credit"] for reason in row["reasons"]) == pytest.approx(row["score"], abs=1e-5)
+            assert sum(reason["credit"] for reason in row["reasons"]) == pytest.approx(row[explained], abs=1e-5)
             assert [reason["source"] for reason in row["reasons"]] == ["bias", "event", "rest"]
+
+
+def test_a_margin_is_the_score_minus_the_mean_of_the_other_items_that_may_be_recommended(model, sequences):
+    # To user 3, who had a and e, only b, c and d may be recommended.
+    rows = influent.recommend(model, influent.latest_moments(sequences), k=3).of(3)
+    score = {row["item_id"]: row["score"] for row in rows}
+    margin = {row["item_id"]: row["margin"] for row in rows}
+    assert margin["b"] == pytest.approx(score["b"] - (score["c"] + score["d"]) / 2)
+    assert margin["d"] == pytest.approx(score["d"] - (score["b"] + score["c"]) / 2)
+    [alone] = influent.recommend(model, influent.latest_moments(sequences), k=1, candidates=["b"]).of(3)
+    assert alone["margin"] == alone["score"]
+
+
+def test_an_event_that_speaks_for_every_item_alike_is_no_reason(sequences):
+    class Same(influent.DecayedCounts):
+        def _learn(self, train):
+            return np.arange(5.0), np.ones((5, 5))
+
+    found = influent.recommend(Same().fit(sequences), influent.latest_moments(sequences), k=1, n_reasons=None).of(3)
+    assert {reason["credit"] for reason in found[0]["reasons"] if reason["source"] == "event"} == {0.0}
+
+
+def test_a_black_box_has_reasons_too(sequences):
+    settings = influent.ModelConfig(backbone="gru", embedding_dim=4, n_layers=1)
+    train = influent.TrainConfig(epochs=1, device="cpu")
+    model = influent.Predictor(model=settings, train=train).fit(sequences)
+    found = influent.recommend(model, influent.moments_of(sequences, [1, 404]), k=2)
+    for row in found.of(1) + found.of(404):
+        assert sum(reason["credit"] for reason in row["reasons"]) == pytest.approx(row["margin"], abs=1e-5)
+    assert found.ledger.note.method == "leave_one_out"
 
 
 def test_a_user_unknown_to_the_model_is_served_from_the_events_handed_in(model):
@@ -87,7 +118,7 @@ def test_the_table_on_disk_holds_the_reasons(model, sequences, tmp_path):
     rows = pq.read_table(tmp_path / "recommendations.parquet").to_pylist()
     assert len(rows) == 6
     for row in rows:
-        assert sum(reason["credit"] for reason in row["reasons"]) == pytest.approx(row["score"], abs=1e-5)
+        assert sum(reason["credit"] for reason in row["reasons"]) == pytest.approx(row["margin"], abs=1e-5)
 
 
 def test_titles_stand_beside_ids(sequences):
@@ -107,6 +138,8 @@ def test_what_is_asked_wrongly_is_said(model, sequences):
         influent.recommend(model, moments, k=0)
     with pytest.raises(influent.ConfigError, match="'seen' parameter"):
         influent.recommend(model, moments, seen="maybe")
+    with pytest.raises(influent.ConfigError, match="'reasons' of recommend must be 'contrast' or 'score'"):
+        influent.recommend(model, moments, reasons="rivals")
     with pytest.raises(influent.UnknownIdError, match="item_id 'x' is not among the 5 known"):
         influent.recommend(model, moments, candidates=["x"])
     with pytest.raises(influent.DataError, match="no item may be recommended"):

@@ -480,3 +480,23 @@ def test_averages_survive_a_kill(tmp_path, monkeypatch):
         influent.Predictor(model=TINY, train=settings).fit(split.train, split.validation, checkpoint=checkpoint)
     resumed = influent.Predictor(model=TINY, train=settings).fit(split.train, split.validation, checkpoint=checkpoint)
     assert np.array_equal(resumed.predict(split.test), straight.predict(split.test))
+
+
+def test_events_that_are_dropped_say_nothing_while_training_and_all_while_scoring():
+    split = checkerboard()
+    settings = replace(TINY, dropout=0.0, count_len=0, event_dropout=0.5)
+    model = influent.Predictor(model=settings, train=influent.TrainConfig(epochs=1)).fit(split.train, split.validation)
+    network, batch = model._network, model._batcher.moment_batch(split.test, 6)
+    whole = network.states(batch)
+    with torch.no_grad():
+        z_BTD = network.encoder(batch)
+        network.train()
+        torch.manual_seed(0)
+        dropped = network.states(batch)
+        torch.manual_seed(0)
+        keep = torch.rand(z_BTD.shape[:2]) >= 0.5
+        network.eval()
+        masked = network.states(batch, z_BTD * keep[..., None])
+    assert torch.allclose(dropped, masked, atol=1e-6)
+    assert not torch.allclose(dropped, whole, atol=1e-3)
+    assert 0.3 < keep.float().mean() < 0.7

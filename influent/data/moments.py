@@ -73,6 +73,17 @@ class Moments:
             time_us=None if self.time_us is None else self.time_us[rows],
         )
 
+    def without(self, places: np.ndarray) -> Moments:
+        """Return the same moments after histories from which the events at these places, int (N,), are gone."""
+        gone = np.zeros(len(self.sequences) + 1, np.int64)
+        gone[places + 1] = 1
+        n_before = np.cumsum(gone)
+        moved = {
+            name: place - n_before[place]
+            for name, place in (("start", self.start), ("stop", self.stop), ("target_stop", self.target_stop))
+        }
+        return replace(self, sequences=self.sequences.without(places), **moved)
+
     def within(self, sequences: Sequences) -> Moments:
         """Return the same moments over the same sequences cut earlier, such as a split's `train_and_validation`.
 

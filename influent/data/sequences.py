@@ -86,18 +86,7 @@ class Sequences:
 
     def until(self, stops: np.ndarray) -> Sequences:
         """Return sequences that end before `stops[u]`, an event's place, for each user u."""
-        keep = np.arange(len(self)) < np.repeat(stops, np.diff(self.offsets))
-        offsets = np.concatenate([[0], np.cumsum(np.maximum(stops - self.offsets[:-1], 0))])
-        return replace(
-            self,
-            offsets=offsets,
-            event_id=self.event_id[keep],
-            item_idx=self.item_idx[keep],
-            action_idx=self.action_idx[keep],
-            time_us=None if self.time_us is None else self.time_us[keep],
-            numbers=self.numbers[keep],
-            categories=self.categories[keep],
-        )
+        return self.without(np.flatnonzero(np.arange(len(self)) >= np.repeat(stops, np.diff(self.offsets))))
 
     def masked(self, places: np.ndarray) -> Sequences:
         """Return the same sequences with events that say nothing at these places, int (N,).
@@ -109,6 +98,28 @@ class Sequences:
         numbers = self.numbers.copy()
         numbers[places] = np.nan
         return replace(self, item_idx=item_idx, action_idx=action_idx, numbers=numbers, categories=categories)
+
+    def swapped(self, places: np.ndarray, items: np.ndarray) -> Sequences:
+        """Return the same sequences with the items, int (N,), of the events at these places exchanged for others."""
+        item_idx = self.item_idx.copy()
+        item_idx[places] = items
+        return replace(self, item_idx=item_idx)
+
+    def without(self, places: np.ndarray) -> Sequences:
+        """Return sequences from which the events at these places, int (N,), are gone; those behind move up."""
+        keep = np.ones(len(self), bool)
+        keep[places] = False
+        counts = np.bincount(self.user_idx[keep], minlength=self.n_users)
+        return replace(
+            self,
+            offsets=np.concatenate([[0], np.cumsum(counts)]),
+            event_id=self.event_id[keep],
+            item_idx=self.item_idx[keep],
+            action_idx=self.action_idx[keep],
+            time_us=None if self.time_us is None else self.time_us[keep],
+            numbers=self.numbers[keep],
+            categories=self.categories[keep],
+        )
 
     def with_users(self, user_ids: Sequence[Any]) -> Sequences:
         """Return the same sequences with these users, who have no events, behind the others."""

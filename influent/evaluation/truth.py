@@ -28,6 +28,10 @@ class CauseRecovery:
     auc: float
     """Over all pairs of one of these predictions and an event read for it: the probability that a cause has a larger
     credit than an event that is none (area under the ROC curve)."""
+    average_precision: float
+    """Over the same pairs, sorted by credit: the area under the curve of precision over recall."""
+    precision_at_random: float
+    """What credits at random would have as average precision: the share of these events that are causes."""
 
 
 def recover_causes(ledger: Ledger, cause_event_id: np.ndarray) -> CauseRecovery:
@@ -44,7 +48,7 @@ def recover_causes(ledger: Ledger, cause_event_id: np.ndarray) -> CauseRecovery:
         The first prediction's cause, event 7, has the larger credit of two; the second has none.
 
         >>> recover_causes(ledger, np.array([7, -1]))  # doctest: +SKIP
-        CauseRecovery(n_predictions=1, largest_credit=1.0, latest_event=0.0, at_random=0.5, auc=1.0)
+        CauseRecovery(n_predictions=1, largest_credit=1.0, latest_event=0.0, at_random=0.5, auc=1.0, ...)
     """
     if ledger.note.top is not None:
         raise DataError("causes are looked for among all events. Explain without top.")
@@ -68,4 +72,21 @@ def recover_causes(ledger: Ledger, cause_event_id: np.ndarray) -> CauseRecovery:
         latest_event=float((is_cause & (lag == 1)).sum() / n),
         at_random=float((1 / np.bincount(prediction, minlength=len(ledger))[known]).mean()),
         auc=float(stats.mannwhitneyu(credit[is_cause], credit[~is_cause]).statistic / (n * (~is_cause).sum())),
+        average_precision=average_precision(credit, is_cause),
+        precision_at_random=float(is_cause.mean()),
     )
+
+
+def average_precision(score: np.ndarray, is_true: np.ndarray) -> float:
+    """Return the area under the steps of precision over recall, from the largest score to the smallest.
+
+    Equal scores are one step.
+
+    Example:
+        >>> round(average_precision(np.array([3.0, 2.0, 1.0]), np.array([True, False, True])), 4)  # (1 + 2/3) / 2
+        0.8333
+    """
+    order = np.argsort(-score, kind="stable")
+    ends = np.append(np.flatnonzero(np.diff(score[order])), len(score) - 1)
+    found = np.cumsum(is_true[order])[ends]
+    return float((np.diff(found, prepend=0) * found / (ends + 1)).sum() / found[-1])

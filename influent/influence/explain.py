@@ -13,26 +13,32 @@ from influent.data.vocab import UNKNOWN
 from influent.errors import ConfigError, DataError
 from influent.influence.ledger import Ledger, LedgerNote, join_ledgers, ledger_of
 from influent.models.credits import Credits
-from influent.models.model import Model, check_fitted
+from influent.models.methods import CreditMethod, MethodName, check_fits
+from influent.models.model import EstimatedModel, Fitted, Model, check_fitted
 from influent.models.ranks import BATCH
 from influent.progress import Progress
 
 
 def explain(
-    model: Model,
+    model: Model | AnsweringModel,
     asked: Moments | Labels,
     *,
     items: Sequence[Any] | None = None,
     top: int | None = None,
     contrast: int | None = None,
     by_part: bool = False,
+    method: MethodName | None = None,
+    n_samples: int | None = None,
+    n_steps: int | None = None,
+    seed: int | None = None,
     progress: Progress | None = None,
 ) -> Ledger:
     """Say of which terms scores are the sum: of items at these moments, or of the answers to these questions.
 
-    The terms come from the model's own parts in one forward pass, the scores from `predict`; the ledger is refused
-    if the two differ by more than 1e-4. The score of an answer is its logit in a classification, and the answer in
-    the label's own unit in a regression.
+    Where a score is a sum, the terms come from the model's own parts in one forward pass. Those of a black box are
+    estimated, and what they leave over has a row of its own, `residual`. Scores come from `predict`; the ledger is
+    refused if they and the terms differ by more than 1e-4. The score of an answer is its logit in a classification,
+    and the answer in the label's own unit in a regression.
 
     Args:
         asked: moments, or labels that the model was fitted to answer (then `items` and `contrast` say nothing).
@@ -43,41 +49,64 @@ def explain(
         contrast: explain an item's score minus the mean score of its rivals, the `contrast` best-scored other
             items at the moment. That difference is what moves an item up a list.
         by_part: split each event's row into one for each part of the event that has a say of its own: its item, its
-            action, its numbers, its text, and what the counts say. `source_name` names the part.
+            action, its numbers, its text, and what the counts say. `source_name` names the part. Estimates are of
+            events as a whole.
+        method: how credits are come by: see `docs/methods.md`. By default `exact` where a score is a sum over events,
+            and else `leave_one_out`. The baseline of all others is the history with every event masked.
+        n_samples: of `shapley`, how many orders of the events are drawn; an even number, by default 20.
+        n_steps: of `integrated_gradients`, at how many points gradients are taken, by default 50.
+        seed: of `shapley`, where the draw comes from, by default 0.
 
     Raises:
         UnknownIdError: an item is not in the catalogue.
         UnbalancedLedgerError: the terms do not add up to a score.
-        ConfigError: `top` or `contrast` is out of range, the lists of items do not fit the moments, or the model was
-            not fitted for what is asked.
+        ConfigError: `top` or `contrast` is out of range, the lists of items do not fit the moments, the method does
+            not fit the model, a setting does not fit the method, or the model was not fitted for what is asked.
         DataError: there is no moment to explain.
 
     Example:
         >>> ledger = explain(model, test, top=3)  # doctest: +SKIP
         >>> ledger.of(0).select(["source", "source_item_id", "credit"]).to_pandas()  # doctest: +SKIP
     """
+    check_fitted(model)
+    how = credit_method(model, method, n_samples=n_samples, n_steps=n_steps, seed=seed)
     if isinstance(asked, Labels):
-        return _explain_answers(model, asked, items, top, contrast, by_part, progress)
+        return _explain_answers(model, asked, items, top, contrast, by_part, how, progress)
+    if not isinstance(model, Model):
+        raise ConfigError(f"a {model.name} model scores no items. It answers labels: explain(model, labels).")
     candidates = None if items is None else _candidates(model, len(asked), items)
-    return explain_idx(model, asked, candidates, top=top, contrast=contrast, by_part=by_part, progress=progress)
+    return explain_idx(
+        model, asked, candidates, top=top, contrast=contrast, by_part=by_part, method=how, progress=progress
+    )
 
 
 def explain_gap(
-    model: TimeModel, moments: Moments, *, after_s: float = 0.0, top: int | None = None, by_part: bool = False
+    model: TimeModel,
+    moments: Moments,
+    *,
+    after_s: float = 0.0,
+    top: int | None = None,
+    by_part: bool = False,
+    method: MethodName | None = None,
+    n_samples: int | None = None,
+    n_steps: int | None = None,
+    seed: int | None = None,
 ) -> Ledger:
     """Say of which terms the log-intensity of the next event is the sum, this long after each moment's latest event.
 
     A credit is the logarithm of the factor by which an event makes the next one come sooner (above 0) or later.
 
     Raises:
-        ConfigError: the model was not fitted for the task `time`, or `after_s` is negative.
+        ConfigError: the model was not fitted for the task `time`, `after_s` is negative, or as for `explain`.
         UnbalancedLedgerError: the terms do not add up.
     """
     if not after_s >= 0:
         raise ConfigError(f"The 'after_s' parameter of explain_gap must be seconds from 0. Got {after_s!r} instead.")
+    check_fitted(model)
     _check(model, moments, top, None)
-    note = LedgerNote.of(model, head="time", top=top, by_part=by_part)
-    credits = model.gap_credits(moments, after_s)
+    how = credit_method(model, method, n_samples=n_samples, n_steps=n_steps, seed=seed)
+    note = LedgerNote.of(model, method=how, head="time", top=top, by_part=by_part)
+    credits = model.gap_credits(moments, after_s, method=how)
     nothing = np.full((len(moments), 1), UNKNOWN)
     ledger = ledger_of(moments, nothing, credits, model.log_intensity(moments, after_s)[:, None], note)
     ledger.check_balance()
@@ -85,37 +114,79 @@ def explain_gap(
 
 
 @runtime_checkable
-class AnsweringModel(Model, Protocol):
-    """A model whose answers to labels are sums."""
+class AnsweringModel(Fitted, Protocol):
+    """A model that says of which terms its answers to labels are sums."""
+
+    @property
+    def methods(self) -> tuple[MethodName, ...]:
+        """The ways to credits that fit it, the default one first."""
+        ...
 
     def answer_scores(self, labels: Labels) -> np.ndarray:
         """Return the scores of the answers, (L,)."""
         ...
 
-    def answer_credits(self, labels: Labels) -> Credits:
+    def answer_credits(self, labels: Labels, *, method: CreditMethod | None = None) -> Credits:
         """Return the terms of the scores, one moment a question."""
         ...
 
 
-class TimeModel(Model, Protocol):
-    """A model whose log-intensity of the next event is a sum."""
+class TimeModel(Fitted, Protocol):
+    """A model that says of which terms its log-intensity of the next event is a sum."""
+
+    @property
+    def methods(self) -> tuple[MethodName, ...]:
+        """The ways to credits that fit it, the default one first."""
+        ...
 
     def log_intensity(self, moments: Moments, after_s: float) -> np.ndarray:
         """Return log λ, per second, (N,)."""
         ...
 
-    def gap_credits(self, moments: Moments, after_s: float) -> Credits:
+    def gap_credits(self, moments: Moments, after_s: float, *, method: CreditMethod | None = None) -> Credits:
         """Return its terms, (N, 1)."""
         ...
 
 
+def credit_method(
+    model: Fitted,
+    name: MethodName | None = None,
+    *,
+    n_samples: int | None = None,
+    n_steps: int | None = None,
+    seed: int | None = None,
+) -> CreditMethod:
+    """Return a way to credits, by default the model's first; refuse one that does not fit it.
+
+    A model that does not say which fit has credits of its own, which are called `exact`.
+
+    Raises:
+        ConfigError: the method does not fit the model, or a setting does not fit the method.
+    """
+    fitting: tuple[MethodName, ...] = getattr(model, "methods", ("exact",))
+    method = CreditMethod(name=name or fitting[0], n_samples=n_samples, n_steps=n_steps, seed=seed)
+    check_fits(method, fitting, model.name)
+    return method
+
+
+def credits_of(
+    model: Model, moments: Moments, candidates: np.ndarray, method: CreditMethod, mixture: np.ndarray | None = None
+) -> Credits:
+    """Return the terms of the scores of these items, or of sums of them with weights (N, X, C), by a fitting method."""
+    if isinstance(model, EstimatedModel):
+        return model.credits(moments, candidates, method=method, mixture=mixture)
+    found = model.credits(moments, candidates)
+    return found if mixture is None else found.mixed(mixture)
+
+
 def _explain_answers(
-    model: Model,
+    model: Fitted,
     labels: Labels,
     items: Sequence[Any] | None,
     top: int | None,
     contrast: int | None,
     by_part: bool,
+    method: CreditMethod,
     progress: Progress | None,
 ) -> Ledger:
     if items is not None or contrast is not None:
@@ -124,11 +195,11 @@ def _explain_answers(
         )
     if not isinstance(model, AnsweringModel):
         raise ConfigError(
-            f"the answers of a {model.name} model are no sums over events, so they have no ledger. Those of an "
+            f"the answers of a {model.name} model are no sums, so they have no ledger. Those of an "
             f"additive Predictor(task={labels.kind!r}) have one."
         )
     _check(model, labels.moments, top, None)
-    note = LedgerNote.of(model, head=f"{labels.kind}: {labels.name}", top=top, by_part=by_part)
+    note = LedgerNote.of(model, method=method, head=f"{labels.kind}: {labels.name}", top=top, by_part=by_part)
     parts: list[Ledger] = []
     n_asked = 0
     with (progress or Progress()).track("explain", len(labels.moments)) as advance:
@@ -137,7 +208,7 @@ def _explain_answers(
             item = np.full(len(some), UNKNOWN) if some.item_idx is None else some.item_idx
             scores = model.answer_scores(some)
             moments = some.moments.take(some.moment)
-            credits = model.answer_credits(some)
+            credits = model.answer_credits(some, method=method)
             parts.append(ledger_of(moments, item[:, None], credits, scores[:, None], note, n_asked))
             n_asked += len(some)
             advance(len(some.moments))
@@ -171,26 +242,28 @@ def explain_idx(
     top: int | None = None,
     contrast: int | None = None,
     by_part: bool = False,
+    method: CreditMethod | None = None,
     progress: Progress | None = None,
 ) -> Ledger:
     """Do what `explain` does, for candidates given by index, int (N, C), or by what came next."""
     check_fitted(model)
     _check(model, moments, top, contrast)
-    note = LedgerNote.of(model, contrast=contrast, top=top, by_part=by_part)
+    method = method or credit_method(model)
+    note = LedgerNote.of(model, method=method, contrast=contrast, top=top, by_part=by_part)
     parts: list[Ledger] = []
     with (progress or Progress()).track("explain", len(moments)) as advance:
         for first in range(0, len(moments), BATCH):
             batch = moments.take(slice(first, first + BATCH))
             scores = model.predict(batch)
             asked = _next_items(batch, scores) if candidates is None else candidates[first : first + BATCH]
-            parts.append(_explain_batch(model, batch, asked, scores, note, first * asked.shape[1]))
+            parts.append(_explain_batch(model, batch, asked, scores, method, note, first * asked.shape[1]))
             advance(len(batch))
     ledger = join_ledgers(parts)
     ledger.check_balance()
     return ledger
 
 
-def _check(model: Model, moments: Moments, top: int | None, contrast: int | None) -> None:
+def _check(model: Fitted, moments: Moments, top: int | None, contrast: int | None) -> None:
     if len(moments) == 0:
         raise DataError("there is no moment to explain. Build some: split(...).test or latest_moments(sequences).")
     if top is not None and (not isinstance(top, int) or top < 0):
@@ -211,25 +284,38 @@ def _next_items(moments: Moments, scores: np.ndarray) -> np.ndarray:
 
 
 def _explain_batch(
-    model: Model, moments: Moments, candidates: np.ndarray, scores: np.ndarray, note: LedgerNote, first_id: int
+    model: Model,
+    moments: Moments,
+    candidates: np.ndarray,
+    scores: np.ndarray,
+    method: CreditMethod,
+    note: LedgerNote,
+    first_id: int,
 ) -> Ledger:
     if note.contrast is None:
-        credits = model.credits(moments, candidates)
+        credits = credits_of(model, moments, candidates, method)
         asked = np.take_along_axis(scores, candidates, axis=1).astype(np.float64)
         return ledger_of(moments, candidates, credits, asked, note, first_id)
     # Rivals come from one list a moment, one longer than needed, since the candidate itself may be on it.
     rivals = np.argsort(-scores, axis=1, kind="stable")[:, : note.contrast + 1]
     everyone = np.concatenate([candidates, rivals], axis=1)
-    mixture = _contrast_mixture(candidates, rivals, note.contrast)
+    mixture = contrast_mixture(candidates, rivals, np.ones(rivals.shape, bool), note.contrast)
     every_score = np.take_along_axis(scores, everyone, axis=1).astype(np.float64)
-    credits = model.credits(moments, everyone).mixed(mixture)
+    credits = credits_of(model, moments, everyone, method, mixture)
     return ledger_of(moments, candidates, credits, np.einsum("ncx,nx->nc", mixture, every_score), note, first_id)
 
 
-def _contrast_mixture(candidates: np.ndarray, rivals: np.ndarray, k: int) -> np.ndarray:
-    """Return the weights (N, C, C + R) that turn scores of candidates and rivals into contrasts."""
+def contrast_mixture(candidates: np.ndarray, rivals: np.ndarray, may: np.ndarray, k: int) -> np.ndarray:
+    """Return the weights (N, C, C + R) that turn scores of candidates and rivals into contrasts.
+
+    Args:
+        candidates: (N, C)
+        rivals: (N, R), the best first; a candidate may be among them.
+        may: which of them are rivals at all, bool (N, R).
+        k: how many of them a candidate stands against; fewer where there are not as many.
+    """
     n, c = candidates.shape
-    is_other = rivals[:, None, :] != candidates[:, :, None]
+    is_other = (rivals[:, None, :] != candidates[:, :, None]) & may[:, None, :]
     chosen = is_other & (np.cumsum(is_other, axis=2) <= k)
     own = np.broadcast_to(np.eye(c), (n, c, c))
-    return np.concatenate([own, -(chosen / k)], axis=2)
+    return np.concatenate([own, -(chosen / np.maximum(chosen.sum(axis=2, keepdims=True), 1))], axis=2)

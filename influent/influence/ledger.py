@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ from influent import schema
 from influent.data.moments import Moments
 from influent.errors import SchemaError, UnbalancedLedgerError, UnknownIdError
 from influent.models.credits import Credits, Exactness
-from influent.models.model import Model
+from influent.models.methods import CreditMethod, MethodName
+from influent.models.model import Fitted
 
 TOLERANCE = 1e-4
 """How far the credits of a prediction may add up to something else than its score."""
@@ -39,20 +40,30 @@ class LedgerNote:
     exactness: Exactness = "exact"
     """`exact`: credits add up and each is what leaving its event out takes away; `closes`: they add up, and events
     also change each other's weights; `estimated`: they leave a residual, which has a row of its own."""
+    method: MethodName = "exact"
+    """How credits are come by, and with the three settings below how it was set: see `CreditMethod`."""
+    n_samples: int | None = None
+    n_steps: int | None = None
+    seed: int | None = None
+    n_passes: int = 0
+    """How many histories the model read for the credits of all predictions."""
+    is_difference: bool = False
+    """Whether scores and credits are those of a moment minus those of another: see `explain_difference`."""
     caution: str = "Credits say how the model came to its score. They are not effects."
 
     @classmethod
     def of(
         cls,
-        model: Model,
+        model: Fitted,
         *,
+        method: CreditMethod,
         contrast: int | None = None,
         top: int | None = None,
         by_part: bool = False,
         head: str = "ranking",
     ) -> LedgerNote:
         """Return the note of what a model says of one head."""
-        exactness: Exactness = getattr(model, "exactness", "exact")
+        exactness: Exactness = getattr(model, "exactness", "exact") if method.name == "exact" else "estimated"
         return cls(
             model=model.name,
             fitted_on=model.fitted_on,
@@ -61,6 +72,10 @@ class LedgerNote:
             top=top,
             by_part=by_part,
             exactness=exactness,
+            method=method.name,
+            n_samples=method.n_samples,
+            n_steps=method.n_steps,
+            seed=method.seed,
         )
 
 
@@ -173,7 +188,10 @@ def ledger_of(
     # Largest first; a stable sort leaves equal ones with the latest event last, so turn the order in time round.
     order = np.lexsort((-place, -np.abs(credit), prediction))
     prediction, credit, place = prediction[order], credit[order], place[order]
+    error = None if credits.error is None else credits.error.reshape(-1)[order]
     parts = [_Rows("bias", np.arange(n_predictions), credits.bias.reshape(-1))]
+    if credits.baseline is not None:
+        parts.append(_Rows("baseline", np.arange(n_predictions), credits.baseline.reshape(-1)))
     parts += [
         _Rows("context", np.arange(n_predictions), term.reshape(-1), name=name)
         for name, term in credits.context.items()
@@ -191,11 +209,13 @@ def ledger_of(
         names = list(named) * int(kept.sum())
         parts.append(_Rows("event", prediction[each], of_parts, place=place[each], names=names))
     else:
-        parts.append(_Rows("event", prediction[kept], credit[kept], place=place[kept]))
+        error = None if error is None else error[kept]
+        parts.append(_Rows("event", prediction[kept], credit[kept], place=place[kept], error=error))
     if note.top is not None:
         rest = np.bincount(prediction[~kept], weights=credit[~kept], minlength=n_predictions)
         parts.append(_Rows("rest", np.arange(n_predictions), rest))
-    return _assemble(moments, candidates, parts, scores, note, first_id)
+    n_passes = len(moments) if credits.n_passes is None else credits.n_passes
+    return _assemble(moments, candidates, parts, scores, replace(note, n_passes=n_passes), first_id)
 
 
 @dataclass(frozen=True)
@@ -209,10 +229,15 @@ class _Rows:
     name: str | None = None
     names: Sequence[str] | None = None
     """A name for each row, instead of one for all"""
+    error: np.ndarray | None = None
 
     def all_names(self) -> Sequence[str | None]:
         """Return the name of each row."""
         return self.names if self.names is not None else [self.name] * len(self.prediction)
+
+    def all_errors(self) -> np.ndarray:
+        """Return the standard error of each row, NaN where it has none."""
+        return self.error if self.error is not None else np.full(len(self.prediction), np.nan)
 
 
 def _assemble(
@@ -257,6 +282,7 @@ def _assemble(
         schema.LAG: pa.array((moments.stop[moment] - place).astype(np.int32), mask=none),
         schema.GAP_US: pc.subtract(times.take(pa.array(moment)), event_times),
         schema.CREDIT: np.concatenate([rows.credit for rows in parts])[order],
+        schema.STANDARD_ERROR: pa.array(np.concatenate([r.all_errors() for r in parts])[order], from_pandas=True),
     }
     table = pa.table(columns).cast(schema.ledger_schema(vocab.users.ids.type, vocab.items.ids.type))
     owner = np.repeat(np.arange(len(moments)), candidates.shape[1])
@@ -289,5 +315,5 @@ def join_ledgers(parts: Sequence[Ledger]) -> Ledger:
     return Ledger(
         table=pa.concat_tables([part.table for part in parts]),
         predictions=pa.concat_tables([part.predictions for part in parts]),
-        note=parts[0].note,
+        note=replace(parts[0].note, n_passes=sum(part.note.n_passes for part in parts)),
     )

@@ -102,6 +102,22 @@ class Batch:
         moved: dict[str, Any] = {name: value.to(device) for name, value in values.items() if hasattr(value, "to")}
         return replace(self, **moved)
 
+    def take(self, rows: Tensor) -> Batch:
+        """Return the histories of these rows, as often as they come, without padding that none of them needs.
+
+        Answers and the transitions of training users are of a batch as a whole, and not taken along.
+        """
+        width = max(int(self.before_BQ[rows].max()), 1)
+        taken: dict[str, Any] = {"answers": None, "own": None}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, Tensor):
+                taken[field.name] = value[rows, :width] if field.name in _OF_EVENTS else value[rows]
+        return replace(self, **taken)
+
+
+_OF_EVENTS = ("item_BT", "action_BT", "numbers_BTF", "category_BTK", "time_BT")
+
 
 @dataclass(frozen=True)
 class Windows:

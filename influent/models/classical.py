@@ -22,7 +22,9 @@ from influent.data.history import ItemRates, build_item_rates, question_features
 from influent.data.labels import Kind, Labels
 from influent.data.vocab import Vocab
 from influent.errors import ConfigError, DataError, LeakageError, MissingExtraError, RunFolderError, SchemaError
+from influent.models.credits import Credits
 from influent.models.label_model import FeatureCredits, check_answered, check_same_question
+from influent.models.methods import CreditMethod, MethodName, check_fits
 from influent.models.model import check_fitted
 from influent.progress import Progress
 
@@ -214,6 +216,8 @@ class _Scaled(Classical):
 class _Linear(_Scaled):
     """Models whose logit, or number, is a sum of one term per feature."""
 
+    methods: ClassVar[tuple[MethodName, ...]] = ("exact",)
+
     def _answer(self, x: np.ndarray) -> np.ndarray:
         return np.asarray(self._terms(x).sum(axis=1) + self.arrays["bias"])
 
@@ -226,6 +230,29 @@ class _Linear(_Scaled):
         terms = self._terms(self._describe(labels))
         missing = tuple(f"{self.features[place]} is missing" for place in self.arrays["missing"])
         return FeatureCredits(names=self.features + missing, credit=terms, bias=float(self.arrays["bias"]))
+
+    def answer_scores(self, labels: Labels) -> np.ndarray:
+        """Return the logit of each answer of a classification, else the answer, float64 (L,); a ledger's scores."""
+        check_fitted(self)
+        return self._answer(self._describe(labels))
+
+    def answer_credits(self, labels: Labels, *, method: CreditMethod | None = None) -> Credits:
+        """Return the terms of each answer for a ledger: one for each feature, none of single events.
+
+        Raises:
+            ConfigError: the method does not fit.
+        """
+        if method is not None:
+            check_fits(method, self.methods, self.name)
+        found = self.credits(labels)
+        n_labels = len(found.credit)
+        return Credits(
+            offsets=np.zeros(n_labels + 1, np.int64),
+            place=np.zeros(0, np.int64),
+            credit=np.zeros((0, 1)),
+            bias=np.full((n_labels, 1), found.bias),
+            context={name: found.credit[:, [place]] for place, name in enumerate(found.names)},
+        )
 
 
 @dataclass(kw_only=True)

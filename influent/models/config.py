@@ -40,6 +40,8 @@ class ModelConfig(Checked):
     dropout: float = -1.0
     """Share of an event vector's and of a state's entries dropped while training; −1 means 0.5 for models that are
     sums and 0.2 for others."""
+    event_dropout: float = 0.0
+    """Share of a history's events that say nothing to the learned part while training."""
     tied: bool = False
     """Whether a candidate has the same vector as an event of its item."""
     gate: Literal["event", "query"] = "event"
@@ -95,6 +97,7 @@ class ModelConfig(Checked):
             self._check_real(name, 0.0, 1.0 + 1e-9)
         if self.dropout != -1:
             self._check_real("dropout", 0.0, 1.0)
+        self._check_real("event_dropout", 0.0, 1.0)
         self._check_one_of("scaling", get_args(Method))
         self._check_one_of("gate", ("event", "query"))
 

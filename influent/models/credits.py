@@ -34,8 +34,15 @@ class Credits:
     """float64 (N, C) for each context column"""
     parts: dict[str, np.ndarray] = field(default_factory=dict)
     """float64 (S, C) for each part of an event that has a vector of its own, adding up to `credit`; or nothing"""
+    baseline: np.ndarray | None = None
+    """float64 (N, C): of a score whose credits are estimated, what is left beside the bias when every event is masked:
+    what place, time and context say alone; None where credits are exact"""
     residual: np.ndarray | None = None
-    """float64 (N, C): what estimated credits leave over of the score; None where credits are exact"""
+    """float64 (N, C): what estimated credits leave over of score, bias and baseline; None where credits are exact"""
+    error: np.ndarray | None = None
+    """float64 (S, C): standard errors of credits that are drawn; None of others"""
+    n_passes: int | None = None
+    """How many histories a model read to estimate them; None where one pass for each moment gives all"""
 
     @property
     def owner(self) -> np.ndarray:
@@ -43,7 +50,11 @@ class Credits:
         return np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))
 
     def mixed(self, mixture: np.ndarray) -> Credits:
-        """Return the terms of weighted sums of the candidates' scores; weights are (N, X, C) for X sums a moment."""
+        """Return the terms of weighted sums of the candidates' scores; weights are (N, X, C) for X sums a moment.
+
+        Standard errors do not mix: a method that draws is asked for credits of the sums themselves.
+        """
+        assert self.error is None, "the errors of sums are not sums of errors"
 
         def of_events(credit: np.ndarray) -> np.ndarray:
             return np.asarray(np.einsum("sxc,sc->sx", mixture[self.owner], credit))
@@ -58,7 +69,9 @@ class Credits:
             bias=of_moments(self.bias),
             context={name: of_moments(term) for name, term in self.context.items()},
             parts={name: of_events(credit) for name, credit in self.parts.items()},
+            baseline=None if self.baseline is None else of_moments(self.baseline),
             residual=None if self.residual is None else of_moments(self.residual),
+            n_passes=self.n_passes,
         )
 
     def total(self) -> np.ndarray:
@@ -66,6 +79,8 @@ class Credits:
         total = self.bias.astype(np.float64).copy()
         for term in self.context.values():
             total += term
+        if self.baseline is not None:
+            total += self.baseline
         if self.residual is not None:
             total += self.residual
         np.add.at(total, self.owner, self.credit)

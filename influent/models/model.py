@@ -12,6 +12,7 @@ from influent.data.sequences import Sequences
 from influent.data.vocab import Ids, Vocab
 from influent.errors import LeakageError, NotFittedError, SchemaError
 from influent.models.credits import Credits
+from influent.models.methods import CreditMethod, MethodName
 from influent.progress import Progress
 
 
@@ -67,6 +68,27 @@ class Model(Fitted, Protocol):
 
     def save(self, folder: Path) -> None:
         """Write the model into a folder: weights, settings, vocabulary."""
+        ...
+
+
+@runtime_checkable
+class EstimatedModel(Model, Protocol):
+    """A model with more than one way to come to credits."""
+
+    @property
+    def methods(self) -> tuple[MethodName, ...]:
+        """The ways that fit it, the default one first."""
+        ...
+
+    def credits(
+        self,
+        moments: Moments,
+        candidates: np.ndarray,
+        *,
+        method: CreditMethod | None = None,
+        mixture: np.ndarray | None = None,
+    ) -> Credits:
+        """Return the terms of scores, or of weighted sums of them, (N, X, C), as this method has them."""
         ...
 
 

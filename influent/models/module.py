@@ -6,7 +6,7 @@ Shapes: B batch, Q questions, T events, M heads, D embedding, I items.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,15 @@ class Backbone(nn.Module, ABC):
     @abstractmethod
     def states(self, z_BTD: Tensor, batch: Batch) -> Tensor:
         """Return the state at each question, (B, Q, D); it depends on no event outside `batch.mask_BQT`."""
+
+
+@runtime_checkable
+class Attentive(Protocol):
+    """A backbone that weighs events by numbers of its own."""
+
+    def attention(self, z_BTD: Tensor, batch: Batch) -> Tensor:
+        """Return how much the latest state attends to each event at the batch's only question, (B, T)."""
+        ...
 
 
 class AdditiveBackbone(Backbone):
@@ -51,6 +60,10 @@ class AdditiveBackbone(Backbone):
         n_batch, n_events, dim = z_BTD.shape
         value_BTMD = self.project(z_BTD).view(n_batch, n_events * self.n_heads, dim)
         return torch.bmm(self.weights(z_BTD, batch).flatten(2), value_BTMD)
+
+    def attention(self, z_BTD: Tensor, batch: Batch) -> Tensor:
+        """Return the weight of each event at the batch's only question, the mean over heads, (B, T)."""
+        return self.weights(z_BTD, batch)[:, 0].mean(dim=2)
 
     def contributions(self, parts: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         """Return each event's term of the state at the batch's only question, split by part: (B, T, D) by name.

@@ -92,7 +92,7 @@ class Network(SequenceModule):
         self.ranks = ranks
         self.labels = nn.ModuleList(LabelHead(asked, dim=dim, n_items=shape.n_items) for asked in labels)
         self.time = None if time is None else TimeHead(*time, dim=dim)
-        self.dropout = config.dropout
+        self.dropout, self.event_dropout = config.dropout, config.event_dropout
         self.n_negatives = config.n_negatives if shape.n_items > config.sampled_above else None
         counts = torch.ones(shape.n_items) if item_counts is None else item_counts
         # Word2vec's power: rare items are drawn more often than they occur, and log-Q takes that back.
@@ -110,9 +110,13 @@ class Network(SequenceModule):
             q_ID = q_ID + given.everyone()  # type: ignore[operator]
         return q_ID if self.backbone.temperature is None else _of_length_one(q_ID)
 
-    def states(self, batch: Batch) -> Tensor:
-        """Return s_BQD, so that a score is ⟨s, q_i⟩ + bias(i) + counted(i)."""
-        z_BTD = functional.dropout(self.encoder(batch), self.dropout, self.training)
+    def states(self, batch: Batch, z_BTD: Tensor | None = None) -> Tensor:
+        """Return s_BQD, so that a score is ⟨s, q_i⟩ + bias(i) + counted(i); with other event vectors where given."""
+        z_BTD = self.encoder(batch) if z_BTD is None else z_BTD
+        if self.training and self.event_dropout:
+            # Left as large as they are, since that is what masking an event does to the others: nothing.
+            z_BTD = z_BTD * (torch.rand(z_BTD.shape[:2], device=z_BTD.device) >= self.event_dropout)[..., None]
+        z_BTD = functional.dropout(z_BTD, self.dropout, self.training)
         s_BQD = self.backbone.states(z_BTD, batch)
         for vector_BQD in self._context_vectors(batch):
             s_BQD = s_BQD + vector_BQD

@@ -29,6 +29,7 @@ from influent.models.credits import Credits, Exactness
 from influent.models.examples import Examples, TrainingBatches, build_examples, gaps_of
 from influent.models.growing import check_same_blocks, grown_weights
 from influent.models.heads import LabelShape, label_shape, time_bins
+from influent.models.methods import CreditMethod, MethodName, check_fits
 from influent.models.model import check_fitted, check_same_categories, check_same_ids
 from influent.models.network import Network, Shape
 from influent.models.ranks import BATCH, ndcg, target_ranks
@@ -106,6 +107,12 @@ class Predictor:
         of_events = self._network.backbone.exactness
         # A context line that reads an event's category changes when that event is masked.
         return "closes" if of_events == "exact" and self._context.reads_events else of_events
+
+    @property
+    def methods(self) -> tuple[MethodName, ...]:
+        """Return the ways to credits that fit the model, the default one first."""
+        check_fitted(self)
+        return self._reading.methods
 
     def fit(
         self,
@@ -258,16 +265,30 @@ class Predictor:
         self._label_shape(name)
         return Readout(self, name, self._fitted_on_labels.get(name, ""))
 
-    def credits(self, moments: Moments, candidates: np.ndarray) -> Credits:
+    def credits(
+        self,
+        moments: Moments,
+        candidates: np.ndarray,
+        *,
+        method: CreditMethod | None = None,
+        mixture: np.ndarray | None = None,
+    ) -> Credits:
         """Return the terms of the scores of these items, int (N, C), at each moment.
 
-        For a sum they come from one forward pass, split by part of the event. For a black box they are estimated:
-        what leaving each event out takes away, and the residual that these do not add up to.
+        For a sum they come by default from one forward pass, split by part of the event. For a black box they are
+        estimated: what leaving each event out takes away, and the residual that these do not add up to.
+
+        Args:
+            method: another way to come to them.
+            mixture: weights (N, X, C) of X sums of the candidates' scores a moment, whose terms are wanted instead.
+
+        Raises:
+            ConfigError: the method does not fit the model, or this was not fitted for ranking.
         """
         check_fitted(self)
         self._require("ranking")
         self._check_readable(moments)
-        return self._reading.score_credits(moments, candidates)
+        return self._reading.score_credits(moments, candidates, self._fitting(method), mixture)
 
     def faded_credits(self, moments: Moments, candidates: np.ndarray, gaps_s: np.ndarray) -> np.ndarray:
         """Return the credit of each moment's latest event for an item, had it been alone and this long ago, (N, G).
@@ -289,22 +310,41 @@ class Predictor:
             raise ConfigError(f"the events of a {self.name} model have no kernel over gaps.")
         return self._reading.faded_credits(moments, candidates, gaps_s)
 
-    def answer_credits(self, labels: Labels) -> Credits:
+    def answer_credits(self, labels: Labels, *, method: CreditMethod | None = None) -> Credits:
         """Return the terms of each answer, one moment a question: of a logit, or of a number in the label's unit."""
         check_fitted(self)
         self._label_shape(labels.name)
         self._check_readable(labels.moments)
-        return self._reading.answer_credits(labels)
+        return self._reading.answer_credits(labels, self._fitting(method))
 
-    def gap_credits(self, moments: Moments, after_s: float = 0.0) -> Credits:
+    def gap_credits(self, moments: Moments, after_s: float = 0.0, *, method: CreditMethod | None = None) -> Credits:
         """Return the terms of log λ, the log-intensity per second this long after each moment's latest event."""
         self._check_timed(moments)
-        return self._reading.gap_credits(moments, after_s)
+        return self._reading.gap_credits(moments, after_s, self._fitting(method))
 
     def log_intensity(self, moments: Moments, after_s: float = 0.0) -> np.ndarray:
         """Return log λ per second this long after each moment's latest event, float64 (N,)."""
         self._check_timed(moments)
         return self._reading.log_intensity(moments, after_s)
+
+    def shuffled(self, seed: int = 0) -> Predictor:
+        """Return the same model with the entries of each weight exchanged at random; it has learned nothing.
+
+        Credits that stay as they are then do not come from what was learned. Adebayo et al., Sanity checks for
+        saliency maps, 2018.
+        """
+        check_fitted(self)
+        other = copy.copy(self)
+        weights = self._network.state_dict()
+        other._assemble(self._network.bias.device, _table_like(weights, self.vocab), time=_time_like(weights))
+        other._network.load_state_dict(weights)
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for parameter in other._network.parameters():
+                order = torch.randperm(parameter.numel(), generator=generator).to(parameter.device)
+                parameter.copy_(parameter.flatten()[order].view_as(parameter))
+        other._network.eval()
+        return other
 
     def settings(self) -> dict[str, Any]:
         """Return the settings that the constructor takes, as plain values."""
@@ -512,6 +552,12 @@ class Predictor:
         check_fitted(self)
         self._require("time")
         self._check_readable(moments)
+
+    def _fitting(self, method: CreditMethod | None) -> CreditMethod:
+        """Return the method, or the default one; refuse one that does not fit."""
+        method = method or CreditMethod(name=self.methods[0])
+        check_fits(method, self.methods, self.name)
+        return method
 
     def _require(self, task: Task) -> None:
         if task not in self.tasks:

@@ -1,13 +1,12 @@
 """A network at moments and at labels: what it says there, and the terms of that, batch by batch.
 
-Shapes: N moments, L labels, B batch, C candidates, D embedding, I items, T events.
+Shapes: N moments, L labels, B batch, C candidates, X sums of their scores, D embedding, I items, T events, S sources.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import TypeAlias
 
 import numpy as np
@@ -17,14 +16,18 @@ from influent.data.labels import Labels
 from influent.data.moments import Moments
 from influent.models.batch import Batch, Batcher
 from influent.models.credits import Credits, sources_of
-from influent.models.estimated import leave_one_out
+from influent.models.estimated import ESTIMATORS
 from influent.models.heads import LabelHead, TimeHead
-from influent.models.module import AdditiveBackbone
+from influent.models.methods import CreditMethod, MethodName
+from influent.models.module import AdditiveBackbone, Attentive
 from influent.models.network import Network
 from influent.models.ranks import BATCH
+from influent.models.value import ValueFunction
 
 Terms: TypeAlias = tuple[dict[str, torch.Tensor], list[torch.Tensor]]
 """Of each event by part, (B, T, C), and of each context column, (B, C)"""
+Asked: TypeAlias = tuple[torch.Tensor, torch.Tensor | None]
+"""Directions v, (B, X, D), and what the counts say of each event, (B, T, X), where there are counts"""
 
 
 @dataclass(frozen=True)
@@ -80,38 +83,58 @@ class Reading:
                 found.append(raw_L.cpu().numpy())
         return np.concatenate(found)
 
-    def score_credits(self, moments: Moments, candidates: np.ndarray) -> Credits:
-        """Return the terms of the scores of these items, int (N, C), at each moment."""
+    @property
+    def methods(self) -> tuple[MethodName, ...]:
+        """Return the ways to credits that fit the network, the default one first."""
+        exact: tuple[MethodName, ...] = ("exact",) if isinstance(self.network.backbone, AdditiveBackbone) else ()
+        attends = isinstance(self.network.backbone, Attentive)
+        return exact + tuple(name for name in ESTIMATORS if attends or name != "attention")
+
+    def score_credits(
+        self, moments: Moments, candidates: np.ndarray, method: CreditMethod, mixture: np.ndarray | None = None
+    ) -> Credits:
+        """Return the terms of the scores of these items, int (N, C), or of weighted sums of them, (N, X, C)."""
         wanted_NC = torch.from_numpy(candidates.astype(np.int64)).to(self._device)
-
-        def terms(batch: Batch, rows: slice) -> Terms:
-            return self.network.ranking_terms(batch, wanted_NC[rows])
-
-        def scores(rows: slice, batch: Batch) -> torch.Tensor:
-            return self.network.scores(batch).double().gather(1, wanted_NC[rows])
-
         bias = self.network.bias.detach().double().cpu().numpy()[candidates]
-        return self._credits(moments, bias, terms, scores)
+        if method.name == "exact":
+            found = self._exact(moments, bias, lambda batch, rows: self.network.ranking_terms(batch, wanted_NC[rows]))
+            return found if mixture is None else found.mixed(mixture)
+        weight_NXC = None if mixture is None else torch.from_numpy(mixture).to(self._device)
+        with torch.no_grad():
+            q_ID = self.network.item_vectors()
 
-    def answer_credits(self, labels: Labels) -> Credits:
+        def asked(batch: Batch, rows: slice) -> Asked:
+            v_BXD, counted_BTX = q_ID[wanted_NC[rows]], None
+            if self.network.counted is not None:
+                counted_BTX = self.network.counted.credits(batch, wanted_NC[rows]).double()
+            if weight_NXC is not None:
+                v_BXD = weight_NXC[rows].to(v_BXD.dtype) @ v_BXD
+                counted_BTX = None if counted_BTX is None else counted_BTX @ weight_NXC[rows].transpose(1, 2)
+            return v_BXD, counted_BTX
+
+        if mixture is not None:
+            bias = np.einsum("nxc,nc->nx", mixture, bias)
+        return self._estimated(moments, bias, asked, method)
+
+    def answer_credits(self, labels: Labels, method: CreditMethod) -> Credits:
         """Return the terms of each answer, one moment a question."""
         head: LabelHead = self.network.label_head(labels.name)
         factor, shift = head.factor_and_shift()
         unknown = np.full(len(labels), self.network.n_items)
         item = unknown if labels.item_idx is None else np.where(labels.item_idx < 0, unknown, labels.item_idx)
         item_L = torch.from_numpy(item.astype(np.int64)).to(self._device)
-        with torch.inference_mode():
+        with torch.no_grad():
             v_LD = head.direction(item_L, self.network.item_vectors()) * factor
             bias = (head.offset(item_L).double() * factor + shift).cpu().numpy()[:, None]
-        return self._line_credits(labels.moments.take(labels.moment), bias, v_LD, of_labels=True)
+        return self._line_credits(labels.moments.take(labels.moment), bias, v_LD, method, of_labels=True)
 
-    def gap_credits(self, moments: Moments, after_s: float) -> Credits:
+    def gap_credits(self, moments: Moments, after_s: float, method: CreditMethod) -> Credits:
         """Return the terms of the log-intensity per second this long after each moment's latest event."""
         head, place = self._time, self._bin(after_s)
-        with torch.inference_mode():
+        with torch.no_grad():
             v_ND = head.direction[place].expand(len(moments), -1)
             bias = np.full((len(moments), 1), float(head.bias[place].double() - torch.log(head.unit_s)))
-        return self._line_credits(moments, bias, v_ND)
+        return self._line_credits(moments, bias, v_ND, method)
 
     def faded_credits(self, moments: Moments, candidates: np.ndarray, gaps_s: np.ndarray) -> np.ndarray:
         """Return the credit of each moment's latest event, had it been alone and this long ago, (N, G)."""
@@ -127,56 +150,72 @@ class Reading:
         return np.concatenate(found)
 
     def _line_credits(
-        self, moments: Moments, bias: np.ndarray, v_ND: torch.Tensor, *, of_labels: bool = False
+        self, moments: Moments, bias: np.ndarray, v_ND: torch.Tensor, method: CreditMethod, *, of_labels: bool = False
     ) -> Credits:
         """Return the terms of ⟨s, v⟩ + bias, one v for each moment."""
+        v_N1D = v_ND[:, None]
+        if method.name == "exact":
+            return self._exact(
+                moments, bias, lambda batch, rows: self.network.terms(batch, v_N1D[rows]), of_labels=of_labels
+            )
+        return self._estimated(moments, bias, lambda _, rows: (v_N1D[rows], None), method, of_labels=of_labels)
 
-        def terms(batch: Batch, rows: slice) -> Terms:
-            return self.network.terms(batch, v_ND[rows][:, None])
-
-        def outputs(rows: slice, batch: Batch) -> torch.Tensor:
-            value_B = (self.network.states(batch)[:, 0] * v_ND[rows]).sum(dim=1).double()
-            return value_B[:, None] + torch.from_numpy(bias[rows]).to(value_B.device)
-
-        return self._credits(moments, bias, terms, outputs, of_labels=of_labels)
-
-    def _credits(
-        self,
-        moments: Moments,
-        bias: np.ndarray,
-        terms: Callable[[Batch, slice], Terms],
-        outputs: Callable[[slice, Batch], torch.Tensor],
-        *,
-        of_labels: bool = False,
+    def _exact(
+        self, moments: Moments, bias: np.ndarray, terms: Callable[[Batch, slice], Terms], *, of_labels: bool = False
     ) -> Credits:
-        """Collect terms of sums, or estimates by leaving events out, batch by batch."""
-        is_sum = isinstance(self.network.backbone, AdditiveBackbone)
+        """Collect the terms of sums, batch by batch."""
         offsets, place, _ = sources_of(moments, self.max_len)
         context = {name: np.zeros(bias.shape) for name in self.context}
-        residual = np.zeros(bias.shape)
         found: dict[str, list[np.ndarray]] = {}
         with torch.inference_mode():
             for rows, batch in self._batches(moments, of_labels=of_labels):
-                if is_sum:
-                    credits, context_BC = terms(batch, rows)
-                    for name, term_BC in zip(context, context_BC, strict=True):
-                        context[name][rows] = term_BC.cpu().numpy()
-                else:
-                    whole_BC, credit_BTC = leave_one_out(batch, partial(outputs, rows))
-                    credits = {"event": credit_BTC}
-                    residual[rows] = whole_BC.cpu().numpy() - bias[rows] - credit_BTC.sum(dim=1).cpu().numpy()
+                credits, context_BC = terms(batch, rows)
+                for name, term_BC in zip(context, context_BC, strict=True):
+                    context[name][rows] = term_BC.cpu().numpy()
                 for name, credit_BTC in credits.items():
-                    found.setdefault(name, []).append(credit_BTC[batch.mask_BQT[:, 0]].cpu().numpy())
+                    found.setdefault(name, []).append(_of_sources(credit_BTC, batch))
         none = np.zeros((len(place), bias.shape[1]))
         parts = {name: np.concatenate(credits) for name, credits in found.items()}
         return Credits(
+            offsets=offsets, place=place, credit=sum(parts.values(), none), bias=bias, context=context, parts=parts
+        )
+
+    def _estimated(
+        self,
+        moments: Moments,
+        bias: np.ndarray,
+        asked: Callable[[Batch, slice], Asked],
+        method: CreditMethod,
+        *,
+        of_labels: bool = False,
+    ) -> Credits:
+        """Estimate credits of what a state says, batch by batch; what the counts say is a sum and added as it is."""
+        offsets, place, _ = sources_of(moments, self.max_len)
+        baseline, residual = np.zeros(bias.shape), np.zeros(bias.shape)
+        credits, errors = [np.zeros((0, bias.shape[1]))], [np.zeros((0, bias.shape[1]))]
+        n_passes = 0
+        # Not in inference mode: gradients are taken with respect to vectors that are made here.
+        with torch.no_grad():
+            for rows, batch in self._batches(moments, of_labels=of_labels):
+                v_BXD, counted_BTX = asked(batch, rows)
+                value = ValueFunction(self.network, batch, v_BXD)
+                estimate = ESTIMATORS[method.name](value, method)
+                credit_BTX = torch.where(value.mask_BT[..., None], estimate.credit_BTX, 0.0)
+                baseline[rows] = value.baseline_BX.cpu().numpy()
+                residual[rows] = (value.whole_BX - value.baseline_BX - credit_BTX.sum(dim=1)).cpu().numpy()
+                credits.append(_of_sources(credit_BTX if counted_BTX is None else credit_BTX + counted_BTX, batch))
+                if estimate.error_BTX is not None:
+                    errors.append(_of_sources(estimate.error_BTX, batch))
+                n_passes += estimate.n_passes
+        return Credits(
             offsets=offsets,
             place=place,
-            credit=sum(parts.values(), none),
+            credit=np.concatenate(credits),
             bias=bias,
-            context=context,
-            parts=parts if len(parts) > 1 else {},
-            residual=None if is_sum else residual,
+            baseline=baseline,
+            residual=residual,
+            error=np.concatenate(errors) if len(errors) > 1 else None,
+            n_passes=n_passes,
         )
 
     def _of_states(self, moments: Moments, read: Callable[[torch.Tensor, Batch], torch.Tensor]) -> np.ndarray:
@@ -204,3 +243,8 @@ class Reading:
     @property
     def _device(self) -> torch.device:
         return self.network.bias.device
+
+
+def _of_sources(terms_BTX: torch.Tensor, batch: Batch) -> np.ndarray:
+    """Return the terms of the events before the batch's questions, (S, X), without those of padding."""
+    return terms_BTX[batch.mask_BQT[:, 0]].cpu().numpy()

@@ -6,6 +6,7 @@ Shapes: B batch, T events (S where they are looked at), H heads, W width of a he
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -36,16 +37,24 @@ class SasRec(CausalBackbone):
         self.position = nn.Embedding(config.max_len, dim)
         nn.init.normal_(self.position.weight, std=0.02)
         n_heads = _n_heads(config)
-        self.blocks = nn.ModuleList(_Block(dim, n_heads, config.dropout) for _ in range(config.n_layers))
+        self.blocks = nn.Sequential(*(_Block(dim, n_heads, config.dropout) for _ in range(config.n_layers)))
         self.norm = nn.LayerNorm(dim)
         self.scale = math.sqrt(dim)
 
     def outputs(self, z_BTD: Tensor, batch: Batch) -> Tensor:
         """Return what the last block makes of each event."""
-        x_BTD = (z_BTD + self.position.weight[: z_BTD.shape[1]]) * self.scale
-        for block in self.blocks:
+        return self.norm(self.blocks(self._inputs(z_BTD)))  # type: ignore[no-any-return]
+
+    def attention(self, z_BTD: Tensor, batch: Batch) -> Tensor:
+        """Return the last block's weights at the latest event, the mean over heads, (B, T); they add up to 1."""
+        *before, last = self.blocks
+        x_BTD = self._inputs(z_BTD)
+        for block in before:
             x_BTD = block(x_BTD)
-        return self.norm(x_BTD)  # type: ignore[no-any-return]
+        return _at_latest(last.weights(x_BTD), batch)  # type: ignore[operator]
+
+    def _inputs(self, z_BTD: Tensor) -> Tensor:
+        return (z_BTD + self.position.weight[: z_BTD.shape[1]]) * self.scale
 
 
 class _Block(nn.Module):
@@ -67,6 +76,13 @@ class _Block(nn.Module):
         seen_BHTW = functional.scaled_dot_product_attention(query, key, value, is_causal=True)
         x_BTD = x_BTD + self.attention_gate * self._drop(self.attended(seen_BHTW.transpose(1, 2).flatten(2)))
         return x_BTD + self.feed_gate * self._drop(self.feed(self.feed_norm(x_BTD)))
+
+    def weights(self, x_BTD: Tensor) -> Tensor:
+        """Return how much each event attends to each before it and to itself, (B, H, T, S)."""
+        query, key, _ = _heads(self.query_key_value(self.attention_norm(x_BTD)), self.n_heads, 3)
+        match_BHTS = query @ key.transpose(2, 3) / math.sqrt(query.shape[3])
+        is_later_TS = torch.ones(match_BHTS.shape[2:], dtype=torch.bool, device=x_BTD.device).triu(1)
+        return match_BHTS.masked_fill(is_later_TS, -torch.inf).softmax(dim=3)
 
     def _drop(self, branch_BTD: Tensor) -> Tensor:
         return functional.dropout(branch_BTD, self.dropout, self.training)
@@ -95,11 +111,26 @@ class Hstu(CausalBackbone):
 
     def outputs(self, z_BTD: Tensor, batch: Batch) -> Tensor:
         """Return what the last unit makes of each event."""
+        x_BTD = z_BTD * self.scale
+        for unit, bias, share_TS in self._layers(z_BTD, batch):
+            x_BTD = unit(x_BTD, bias, share_TS)
+        return x_BTD
+
+    def attention(self, z_BTD: Tensor, batch: Batch) -> Tensor:
+        """Return the last unit's weights at the latest event, the mean over heads, (B, T); some may be negative."""
+        x_BTD = z_BTD * self.scale
+        *before, (last, bias, share_TS) = self._layers(z_BTD, batch)
+        for unit, *among in before:
+            x_BTD = unit(x_BTD, *among)
+        _, _, query, key = last.gate_and_heads(x_BTD)
+        return _at_latest(last.weights(query, key, bias, share_TS), batch)
+
+    def _layers(self, z_BTD: Tensor, batch: Batch) -> Iterator[tuple[_Unit, Tensor, Tensor]]:
+        """Yield each unit with what it adds to a match of two events, (T, S) or (B, T, S), and 1 / events so far."""
         place_T = torch.arange(z_BTD.shape[1], device=z_BTD.device)
         distance_TS = place_T[:, None] - place_T
         share_TS = (distance_TS >= 0) / (place_T[:, None] + 1)
         between_BTS = None if self.time_bias is None or batch.time_BT is None else _time_bucket(batch.time_BT)
-        x_BTD = z_BTD * self.scale
         for layer, unit in enumerate(self.units):
             bias = self.distance_bias[layer][distance_TS.clamp(min=0)]
             if between_BTS is not None:
@@ -107,8 +138,7 @@ class Hstu(CausalBackbone):
                 # Faster than indexing, backwards above all.
                 by_time = self.time_bias[layer].index_select(0, between_BTS.flatten())
                 bias = bias + by_time.view_as(between_BTS)
-            x_BTD = unit(x_BTD, bias, share_TS)
-        return x_BTD
+            yield unit, bias, share_TS  # type: ignore[misc]
 
 
 class _Unit(nn.Module):
@@ -122,12 +152,19 @@ class _Unit(nn.Module):
         self.out = nn.Linear(dim, dim)
 
     def forward(self, x_BTD: Tensor, bias: Tensor, share_TS: Tensor) -> Tensor:
-        gate_BTD, rest = functional.silu(self.gate_value_query_key(self.norm(x_BTD))).tensor_split([x_BTD.shape[2]], 2)
-        value, query, key = _heads(rest, self.n_heads, 3)
-        weight_BHTS = functional.silu(query @ key.transpose(2, 3) + bias.view(-1, 1, *bias.shape[-2:])) * share_TS
-        seen_BTD = (weight_BHTS @ value).transpose(1, 2).flatten(2)
+        gate_BTD, value, query, key = self.gate_and_heads(x_BTD)
+        seen_BTD = (self.weights(query, key, bias, share_TS) @ value).transpose(1, 2).flatten(2)
         branch_BTD = functional.dropout(gate_BTD * self.seen_norm(seen_BTD), self.dropout, self.training)
         return x_BTD + self.out(branch_BTD)  # type: ignore[no-any-return]
+
+    def gate_and_heads(self, x_BTD: Tensor) -> tuple[Tensor, ...]:
+        """Return the gate, (B, T, D), and value, query and key of each head, (B, H, T, W)."""
+        gate_BTD, rest = functional.silu(self.gate_value_query_key(self.norm(x_BTD))).tensor_split([x_BTD.shape[2]], 2)
+        return gate_BTD, *_heads(rest, self.n_heads, 3)
+
+    def weights(self, query: Tensor, key: Tensor, bias: Tensor, share_TS: Tensor) -> Tensor:
+        """Return how much each event attends to each before it and to itself, (B, H, T, S)."""
+        return functional.silu(query @ key.transpose(2, 3) + bias.view(-1, 1, *bias.shape[-2:])) * share_TS
 
 
 def _time_bucket(time_BT: Tensor) -> Tensor:
@@ -135,6 +172,12 @@ def _time_bucket(time_BT: Tensor) -> Tensor:
     between = (time_BT[:, :, None] - time_BT[:, None, :]).clamp_(min=0).float()
     scale = (_TIME_BUCKETS - 1) / math.log1p(_LONGEST_GAP_S)
     return (torch.log1p(between) * scale).clamp_(max=_TIME_BUCKETS - 1).int()
+
+
+def _at_latest(weight_BHTS: Tensor, batch: Batch) -> Tensor:
+    """Return the weights at the latest event before the batch's only question, the mean over heads, (B, S)."""
+    latest_B = (batch.before_BQ[:, 0] - 1).clamp(min=0)
+    return weight_BHTS.mean(dim=1)[torch.arange(len(latest_B), device=latest_B.device), latest_B]
 
 
 def _heads(x_BTD: Tensor, n_heads: int, n_parts: int) -> tuple[Tensor, ...]:
