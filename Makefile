@@ -35,6 +35,8 @@ peer: .venv-peer/.installed
 bench: $(VENV)/.installed peer
 	$(BIN)/python -m benchmarks.all
 	$(BIN)/python -m benchmarks.scale
+	$(BIN)/python -m benchmarks.factors
+	$(BIN)/python -m benchmarks.drift
 	$(BIN)/python -m benchmarks.tables
 
 clean:

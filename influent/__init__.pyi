@@ -142,11 +142,21 @@ from .evaluation.report import Report as Report
 from .evaluation.report import evaluate as evaluate
 from .evaluation.times import TimeReport as TimeReport
 from .evaluation.times import evaluate_times as evaluate_times
+from .influence.attribution import Attribution as Attribution
+from .influence.attribution import attribute as attribute
 from .influence.difference import explain_difference as explain_difference
+from .influence.drift import Drift as Drift
+from .influence.drift import drift as drift
 from .influence.evidence import evidence as evidence
 from .influence.explain import explain as explain
 from .influence.explain import explain_gap as explain_gap
+from .influence.factors import Factors as Factors
+from .influence.factors import factors as factors
+from .influence.journeys import Journeys as Journeys
+from .influence.journeys import journeys as journeys
 from .influence.ledger import Ledger as Ledger
+from .influence.planted import PlantedCredits as PlantedCredits
+from .influence.planted import simulate_ledger as simulate_ledger
 from .models.classical import (
     GradientBoosting as GradientBoosting,
 )

@@ -31,13 +31,30 @@ _STEPS: dict[str, tuple[str, ...]] = {
     "fit": ("model.safetensors", "config.json"),
     "evaluate": ("evaluation.json", "evaluation.md"),
     "explain": ("ledger.parquet", "predictions.parquet", "ledger.json"),
+    "factors": ("factors.parquet", "factors.json", "factors.html"),
+    "attribute": (
+        "attribution.parquet",
+        "what_if.parquet",
+        "paths.parquet",
+        "outcome_lags.parquet",
+        "attribution.json",
+    ),
+    "drift": ("drift.parquet", "half_lives.parquet", "cohorts.parquet", "drift.json", "drift.html"),
     "recommend": ("recommendations.parquet",),
     "compare": ("comparison.json", "comparison.md"),
     "tune": ("trials.parquet", "trials.md", "trials.jsonl", "tuned.toml"),
 }
 """What each step always writes."""
 
-_STANDS_ON: dict[str, tuple[str, ...]] = {"clean": (), "fit": ("clean",), "compare": ("clean",), "tune": ("clean",)}
+_STANDS_ON: dict[str, tuple[str, ...]] = {
+    "clean": (),
+    "fit": ("clean",),
+    "compare": ("clean",),
+    "tune": ("clean",),
+    "factors": ("clean", "fit", "explain"),
+    "drift": ("clean", "fit", "explain"),
+    "attribute": ("clean", "fit", "explain"),
+}
 """What each step reads; running one of those again leaves its files behind. All others stand on clean and fit."""
 
 BEFORE_REFIT = "before_refit"

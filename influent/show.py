@@ -15,9 +15,13 @@ from rich.text import Text
 from influent import schema
 from influent.data.artefacts import Artefacts
 from influent.data.clean import CleaningReport
+from influent.data.clock import iso
 from influent.data.vocab import Vocab
 from influent.evaluation.report import Comparison
+from influent.influence.attribution import Attribution
+from influent.influence.drift import EVERYTHING, Drift
 from influent.influence.evidence import evidence
+from influent.influence.factors import Factors
 from influent.influence.ledger import Ledger, LedgerNote
 from influent.recommendations import Recommendations
 
@@ -26,6 +30,9 @@ if TYPE_CHECKING:
     from influent.models.tuning import Tuned
 
 _HEADS = {"time": "how soon the next event comes (log of its rate per second)"}
+_N_FACTORS = 3
+"""How many factors are shown level by level."""
+
 _SPANS_S = (("year", 31_557_600), ("day", 86_400), ("hour", 3_600), ("minute", 60), ("second", 1))
 
 
@@ -113,6 +120,102 @@ def _method(note: LedgerNote) -> str:
     settings = {"n_samples": note.n_samples, "n_steps": note.n_steps, "seed": note.seed}
     given = ", ".join(f"{name} {value}" for name, value in settings.items() if value is not None)
     return note.method.replace("_", " ") + (f" ({given})" if given else "")
+
+
+def show_factors(out: Console, found: Factors) -> None:
+    """Print the factors by importance, and of the first the size of credits at each level."""
+    if found.ranking is not None:
+        table = _table("factor", ">share of the variance of log |credit|", ">95 % interval")
+        for one in found.ranking.factors:
+            _add_row(table, one.factor, f"{one.importance:.1%}", f"{one.low:.1%} to {one.high:.1%}")
+        out.print(table)
+        out.print(f"together: {found.ranking.explained:.0%}, among users not learned from\n", highlight=False)
+    for name in found.names[:_N_FACTORS]:
+        table = _table(name.replace("_", " "), ">events", ">mean |credit|", ">95 % interval", ">mean credit")
+        for row in found.of(name):
+            span = _between(row, "mean_abs_credit", ".4f")
+            size, signed = f"{row['mean_abs_credit']:.4f}", f"{row['mean_credit']:+.4f}"
+            _add_row(table, row["level"], f"{row['n_credits']:,}", size, span, signed)
+        out.print(table)
+        out.print()
+    out.print(found.about["caution"], markup=False, highlight=False)
+
+
+def show_drift(out: Console, found: Drift) -> None:
+    """Print how large credits are in each window, whether that changed, and how long influence lasts."""
+    table = _table("from", ">events", ">mean |credit|", ">over what is expected", ">95 % interval")
+    for row in found.of(EVERYTHING, EVERYTHING):
+        span = _between(row, "index", ".2f")
+        size, index = f"{row['mean_abs_credit']:.4f}", f"{row['index']:.2f}"
+        _add_row(table, iso(row["window_start_us"])[:16], f"{row['n_credits']:,}", size, index, span)
+    out.print(table)
+    out.print()
+    if not found.is_alarm:
+        out.print("No alarm: nothing changes by more than chance explains.", highlight=False)
+    for row in found.change_rows():
+        what = "all events" if row["factor"] == EVERYTHING else f"{row['factor']} {row['level']}"
+        out.print(
+            f"ALARM: {what} at {row['at'][:16]} (from {row['from'][:16]} to {row['to'][:16]}): {row['before']:.2f} "
+            f"before, {row['after']:.2f} after",
+            markup=False,
+            highlight=False,
+        )
+    out.print()
+    table = _table("action", "half-life from", ">time", ">95 % interval")
+    for row in found.half_lives.to_pylist():
+        time, low, high = (_half_life(row[name]) for name in ("half_life_us", "low_us", "high_us"))
+        _add_row(table, row["action"], row["from"], time, f"{low} to {high}")
+    out.print(table)
+    out.print(found.about["caution"], markup=False, highlight=False)
+
+
+def show_attribution(out: Console, found: Attribution) -> None:
+    """Print the outcomes of each channel by each method, where these disagree, and what if a channel were not there."""
+    channels = list(found.of("ledger"))
+    table = _table("channel", *(f">{method.replace('_', ' ')}" for method in found.methods))
+    for channel in channels:
+        outcomes = [found.of(method)[channel]["outcomes"] for method in found.methods]
+        _add_row(table, channel, *("" if one is None else f"{one:.1f}" for one in outcomes))
+    out.print(table)
+    about = found.about
+    out.print(
+        f"{about['n_outcomes']:,} outcomes ({about['outcome']}) of {about['n_journeys']:,} journeys; every column adds "
+        f"up to them.",
+        markup=False,
+        highlight=False,
+    )
+    widest = found.disagreements()[0]
+    out.print(
+        f"The methods differ most on {widest['channel']}: {widest['most']} puts {widest['difference']:.1f} more down "
+        f"to it than {widest['fewest']}.\n",
+        markup=False,
+        highlight=False,
+    )
+    if about["exactness"] != "exact":
+        out.print(
+            f"Credits are not exact ({about['exactness']}), so what a channel's removal takes away is not either."
+        )
+    table = _table("without", ">events", ">change of all scores", ">95 % interval", ">change of expected outcomes")
+    for row in found.what_if.to_pylist():
+        span = _between(row, "score_change", "+.1f")
+        change = "" if row["outcome_change"] is None else f"{row['outcome_change']:+.2f}"
+        _add_row(table, row["channel"], f"{row['n_events']:,}", f"{row['score_change']:+.1f}", span, change)
+    out.print(table)
+    out.print(found.about["caution"], markup=False, highlight=False)
+
+
+def _between(row: dict[str, Any], name: str, form: str) -> str:
+    """Return an interval in words; nothing where there is none."""
+    low, high = row[f"{name}_low"], row[f"{name}_high"]
+    return "" if low is None else f"{low:{form}} to {high:{form}}"
+
+
+def _half_life(time_us: int | None) -> str:
+    if time_us is None:
+        return "longer than seen"
+    seconds = time_us / 1e6
+    name, length = next((one for one in _SPANS_S if seconds >= one[1]), _SPANS_S[-1])
+    return f"{seconds / length:.1f} {name}s"
 
 
 def show_recommendations(out: Console, recommendations: Recommendations, vocab: Vocab, user_id: Any) -> None:

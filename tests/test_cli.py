@@ -56,7 +56,20 @@ def test_help_names_every_verb_and_does_not_import_torch():
     assert subprocess.run([sys.executable, "-c", check], capture_output=True, text=True).stdout == "False False\n"
     shown = influent_command("--help").stdout
     assert all(
-        verb in shown for verb in ("clean", "fit", "tune", "compare", "evaluate", "explain", "recommend", "demo")
+        verb in shown
+        for verb in (
+            "clean",
+            "fit",
+            "tune",
+            "compare",
+            "evaluate",
+            "explain",
+            "factors",
+            "drift",
+            "attribute",
+            "recommend",
+            "demo",
+        )
     )
 
 
@@ -90,6 +103,42 @@ def test_explain_shows_one_users_moment_against_rivals(run):
     assert done.returncode == 0, done.stderr
     assert "i003 against its 3 best rivals" in done.stdout
     assert "all other events" in done.stdout
+
+
+def test_factors_drift_and_attribution_are_kept_in_the_run(log, tmp_path):
+    run = tmp_path / "run"
+    influent_command("clean", log / "log.csv", "--run", run, *COLUMNS)
+    assert influent_command("fit", run, "--split", "0.5", "--config", log / "settings.toml").returncode == 0
+    assert "Run: influent explain" in influent_command("factors", run).stderr
+    assert influent_command("explain", run).returncode == 0
+    done = influent_command("factors", run, "--by", "action", "--by", "gap")
+    assert done.returncode == 0, done.stderr
+    assert "share of the variance" in done.stdout
+    assert "There are: action, lag, gap" in influent_command("factors", run, "--by", "acton").stderr
+    done = influent_command("drift", run, "--window", "2d")
+    assert done.returncode == 0, done.stderr
+    assert "half-life from" in done.stdout
+    assert "is longer than half of the time" in influent_command("drift", run, "--window", "52w").stderr
+    done = influent_command("attribute", run, "--outcome", "view")
+    assert done.returncode == 0, done.stderr
+    assert "every column adds up" in done.stdout
+    assert "name the actions that are outcomes" in influent_command("attribute", run).stderr
+    kept = {"factors.html", "drift.html", "half_lives.parquet", "attribution.parquet", "paths.parquet"}
+    assert kept <= set(os.listdir(run))
+    influent_command("explain", run)
+    assert not kept & set(os.listdir(run))
+
+
+def test_an_answer_of_one_is_the_outcome(log, tmp_path):
+    run = tmp_path / "run"
+    influent_command("clean", log / "log.csv", "--run", run, *COLUMNS)
+    asked = ("--ask", "will_do", "--horizon", "3d", "--action", "view", "--config", log / "settings.toml")
+    assert influent_command("fit", run, *asked).returncode == 0
+    assert influent_command("explain", run).returncode == 0
+    assert "leave the outcome out" in influent_command("attribute", run, "--outcome", "view").stderr
+    done = influent_command("attribute", run)
+    assert done.returncode == 0, done.stderr
+    assert all(row["outcome_change"] is not None for row in pq.read_table(run / "what_if.parquet").to_pylist())
 
 
 def test_explain_says_how_many_events_carry_a_score_and_by_which_method(run):

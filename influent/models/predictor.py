@@ -290,6 +290,26 @@ class Predictor:
         self._check_readable(moments)
         return self._reading.score_credits(moments, candidates, self._fitting(method), mixture)
 
+    def faded_credits(self, moments: Moments, candidates: np.ndarray, gaps_s: np.ndarray) -> np.ndarray:
+        """Return the credit of each moment's latest event for an item, had it been alone and this long ago, (N, G).
+
+        This is how the fitted kernels let an event fade, whatever came after it.
+
+        Args:
+            moments: N moments, each with a history.
+            candidates: an item for each, int (N,).
+            gaps_s: G gaps in seconds.
+
+        Raises:
+            ConfigError: the model is no sum over events, was not fitted for ranking, or the log is order-only.
+        """
+        check_fitted(self)
+        self._require("ranking")
+        self._check_readable(moments)
+        if not self.model.is_sum or not self._is_timed:
+            raise ConfigError(f"the events of a {self.name} model have no kernel over gaps.")
+        return self._reading.faded_credits(moments, candidates, gaps_s)
+
     def answer_credits(self, labels: Labels, *, method: CreditMethod | None = None) -> Credits:
         """Return the terms of each answer, one moment a question: of a logit, or of a number in the label's unit."""
         check_fitted(self)

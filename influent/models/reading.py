@@ -6,7 +6,7 @@ Shapes: N moments, L labels, B batch, C candidates, X sums of their scores, D em
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -135,6 +135,19 @@ class Reading:
             v_ND = head.direction[place].expand(len(moments), -1)
             bias = np.full((len(moments), 1), float(head.bias[place].double() - torch.log(head.unit_s)))
         return self._line_credits(moments, bias, v_ND, method)
+
+    def faded_credits(self, moments: Moments, candidates: np.ndarray, gaps_s: np.ndarray) -> np.ndarray:
+        """Return the credit of each moment's latest event, had it been alone and this long ago, (N, G)."""
+        alone = replace(moments, start=moments.stop - 1)
+        wanted_NC = torch.from_numpy(candidates.astype(np.int64)[:, None]).to(self._device)
+        found = [np.zeros((0, len(gaps_s)))]
+        with torch.inference_mode():
+            for rows, batch in self._batches(alone):
+                assert batch.time_BT is not None
+                aged = [replace(batch, asked_BQ=batch.time_BT[:, :1] + gap_s) for gap_s in gaps_s.tolist()]
+                terms = [sum(self.network.ranking_terms(one, wanted_NC[rows])[0].values()) for one in aged]
+                found.append(torch.stack([term_BTC[:, 0, 0] for term_BTC in terms], dim=1).cpu().numpy())  # type: ignore[index]
+        return np.concatenate(found)
 
     def _line_credits(
         self, moments: Moments, bias: np.ndarray, v_ND: torch.Tensor, method: CreditMethod, *, of_labels: bool = False

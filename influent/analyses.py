@@ -1,0 +1,106 @@
+"""A run's ledger to what analysts ask of it, from run folder to run folder: factors, drift, attribution."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from influent.answers import answers_labels, fitted_on_labels
+from influent.data.sequences import Sequences
+from influent.errors import ConfigError
+from influent.influence.attribution import Attribution, attribute
+from influent.influence.drift import Drift, drift
+from influent.influence.factors import Factors, factors
+from influent.influence.journeys import journeys
+from influent.influence.ledger import Ledger
+from influent.models.store import load_model
+from influent.progress import Progress
+from influent.run import Run, versions, writing
+
+
+def factors_run(
+    folder: str | Path,
+    *,
+    by: Sequence[str] | None = None,
+    session_gap: str = "30m",
+    rank: bool = True,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Factors:
+    """Say what kinds of behaviour have large credits in a run's ledger, and keep tables and page.
+
+    Args:
+        by: the factors, by default all there are; the others likewise as for `factors`.
+    """
+    run, ledger, sequences = _explained(folder)
+    found = factors(
+        ledger, sequences=sequences, by=by, session_gap=session_gap, rank=rank, seed=seed, progress=progress
+    )
+    settings = {"by": by, "session_gap": session_gap, "rank": rank, "seed": seed, "versions": versions()}
+    with writing(run.folder, "factors", settings, stands_on=run) as new:
+        found.save(new)
+    return found
+
+
+def drift_run(
+    folder: str | Path,
+    *,
+    by: Sequence[str] = ("action",),
+    window: str = "7d",
+    false_alarms: float = 0.02,
+    seed: int = 0,
+) -> Drift:
+    """Say how influence changes over the moments of a run's ledger, and keep tables and page.
+
+    The arguments are those of `drift`; half-lives also come from the run's model, if it ranks and is a sum.
+    """
+    run, ledger, sequences = _explained(folder)
+    model = None if answers_labels(run) else load_model(run.folder)
+    found = drift(ledger, sequences=sequences, model=model, by=by, window=window, false_alarms=false_alarms, seed=seed)
+    settings = {"by": by, "window": window, "false_alarms": false_alarms, "seed": seed, "versions": versions()}
+    with writing(run.folder, "drift", settings, stands_on=run) as new:
+        found.save(new)
+    return found
+
+
+def attribute_run(
+    folder: str | Path,
+    *,
+    outcome: Sequence[str] = (),
+    by: str = "action",
+    half_life: str = "7d",
+    seed: int = 0,
+) -> Attribution:
+    """Put outcomes among a run's explained predictions down to channels, and keep the tables.
+
+    Args:
+        outcome: actions; none where the run's model answers a question, whose labels of 1 are the outcomes.
+        by: as for `journeys`.
+        half_life: as for `attribute`.
+
+    Raises:
+        ConfigError: no outcome is named where there has to be one, or the other way round.
+        DataError: it never happens.
+    """
+    run, ledger, sequences = _explained(folder)
+    if answers_labels(run) == bool(outcome):
+        what = (
+            "answers a question, whose labels of 1 are the outcomes: leave the outcome out"
+            if outcome
+            else "says what comes next: name the actions that are outcomes, such as purchase"
+        )
+        raise ConfigError(f"the model of {run.folder} {what}.")
+    ends = list(outcome) if outcome else fitted_on_labels(run)[1].test
+    found = attribute(journeys(ledger, sequences, outcome=ends, by=by), half_life=half_life, seed=seed)
+    settings = {"outcome": list(outcome), "by": by, "half_life": half_life, "seed": seed, "versions": versions()}
+    with writing(run.folder, "attribute", settings, stands_on=run) as new:
+        found.save(new)
+    return found
+
+
+def _explained(folder: str | Path) -> tuple[Run, Ledger, Sequences]:
+    """Return a run, its ledger and the events that this explains."""
+    run = Run.open(folder)
+    for step in ("clean", "fit", "explain"):
+        run.require(step)
+    return run, Ledger.load(run.folder), Sequences.load(run.folder)

@@ -1,0 +1,76 @@
+"""Drift to a page: the alarm, each level over time with its changes, and how long influence lasts."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from influent.data.clock import UNITS_US, iso
+from influent.influence.factor_page import lead
+from influent.influence.page import Bar, bars, curve, page
+
+if TYPE_CHECKING:
+    from influent.influence.drift import Drift
+
+
+def drift_page(found: Drift) -> str:
+    """Return the page."""
+    sections = [_alarm(found), _half_lives(found)]
+    series = dict.fromkeys((row["factor"], row["level"]) for row in found.windows.to_pylist())
+    sections += [_series(found, factor, level) for factor, level in series]
+    return page("How influence changes", lead(found.about), sections)
+
+
+def _alarm(found: Drift) -> str:
+    rate = f"A log in which nothing changes shows any change with a chance of about {found.about['false_alarms']:.1%}."
+    if not found.is_alarm:
+        return f"<h2>No change</h2><p>No level of any factor changes by more than chance explains. {rate}</p>"
+    items = "".join(f"<li>{_sentence(row)}</li>" for row in found.change_rows())
+    return f"<h2>Influence changed</h2><ul>{items}</ul><p class='soft'>{rate}</p>"
+
+
+def _sentence(row: dict[str, Any]) -> str:
+    what = f"{row['factor']} {row['level']}" if row["factor"] != row["level"] else "all events"
+    return (
+        f"<b>{escape(what)}</b>, {row['at'][:10]} (between {row['from'][:10]} and {row['to'][:10]}): |credit| over "
+        f"what is expected from {row['before']:.3g} to {row['after']:.3g}, a difference of "
+        f"{row['difference_low']:+.2g} to {row['difference_high']:+.2g}"
+    )
+
+
+def _half_lives(found: Drift) -> str:
+    rows, day = [], UNITS_US["d"]
+    for row in found.half_lives.to_pylist():
+        if row["half_life_us"] is None:
+            rows.append(Bar(f"{row['action']}, {row['from']}", 0, None, None, "not within the gaps seen"))
+            continue
+        days = row["half_life_us"] / day
+        high = None if row["high_us"] is None else row["high_us"] / day
+        low = None if high is None else row["low_us"] / day
+        rows.append(Bar(f"{row['action']}, {row['from']}", days, low, high, f"{days:.3g} days"))
+    return (
+        "<h2>How long influence lasts</h2><p>The time in which |credit| falls to half, in days: of events as the "
+        "ledger has them, and of single events in the model's kernels.</p>" + bars(rows)
+    )
+
+
+def _series(found: Drift, factor: str, level: str) -> str:
+    rows = found.of(factor, level)
+    place = {iso(start): nth for nth, start in enumerate(row["window_start_us"] for row in rows)}
+    changes = [
+        place[row["at"]] - 0.5
+        for row in found.change_rows()
+        if (row["factor"], row["level"]) == (factor, level) and row["at"] in place
+    ]
+    # Of one user there is no interval.
+    values, low, high = (
+        [row["index"] if row[f"index{end}"] is None else row[f"index{end}"] for row in rows]
+        for end in ("", "_low", "_high")
+    )
+    labels = [iso(row["window_start_us"])[:10] for row in rows]
+    name = "All events" if factor == level else f"{factor.replace('_', ' ')}: {level}"
+    return (
+        f"<h2>{escape(name)}</h2><p class='soft'>|credit| per {escape(found.about['window'])} over what it would "
+        f"be at the mean of the whole ledger for the same lags and gaps, with its interval.</p>"
+        f"{curve(labels, values, low, high, changes)}"
+    )

@@ -1,0 +1,139 @@
+"""Changes of influence are found where they were planted and hardly ever elsewhere; half-lives come back."""
+
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from scipy import stats
+
+import influent
+from influent import PlantedCredits, drift, simulate_ledger
+
+DAY_US = 86_400_000_000
+WEEK_7 = "2024-02-12T00:00:00Z"
+
+
+@pytest.fixture(scope="module")
+def planted():
+    """Credits of carts are half as large again from the seventh week on; nothing else changes."""
+    return simulate_ledger(PlantedCredits(change_day=42, change_factor=1.5, changed_actions=("cart",)))
+
+
+@pytest.fixture(scope="module")
+def found(planted):
+    ledger, sequences = planted
+    return drift(ledger, sequences=sequences)
+
+
+def test_a_change_is_found_where_it_was_planted(found):
+    assert found.is_alarm
+    [row] = [row for row in found.change_rows() if row["level"] == "cart"]
+    assert row["from"] <= WEEK_7 <= row["to"]
+    assert row["at"] == WEEK_7
+    assert row["after"] / row["before"] == pytest.approx(1.5, rel=0.15)
+    assert row["difference_low"] > 0
+    assert row["p_value"] < 0.02
+    assert not [row for row in found.change_rows() if row["level"] in ("view", "purchase")]
+
+
+def test_a_log_without_change_hardly_ever_raises_the_alarm():
+    alarms = [drift(simulate_ledger(PlantedCredits(seed=seed))[0], n_resamples=100).is_alarm for seed in range(40)]
+    # At a rate of 5 % more than this many of 40 come with a chance below 1 %.
+    assert sum(alarms) <= stats.binom(40, 0.05).ppf(0.99)
+
+
+def test_the_half_lives_that_were_planted_come_back_within_a_fifth(found):
+    rows = {row["action"]: row for row in found.half_lives.to_pylist()}
+    for action, days in PlantedCredits().half_life_days.items():
+        assert rows[action]["half_life_us"] / DAY_US == pytest.approx(days, rel=0.2)
+        assert rows[action]["low_us"] < rows[action]["half_life_us"] < rows[action]["high_us"]
+        assert rows[action]["from"] == "ledger"
+
+
+def test_a_half_life_that_was_not_seen_is_not_made_up():
+    long = {"view": 5_000.0, "cart": 5_000.0, "purchase": 5_000.0}
+    ledger, _ = simulate_ledger(PlantedCredits(half_life_days=long, noise=0.1, user_spread=0.1))
+    assert drift(ledger).half_lives.column("half_life_us").to_pylist() == [None] * 3
+
+
+def test_the_kernels_of_a_model_have_the_half_life_that_they_were_given(planted):
+    import torch
+
+    sequences = planted[1]
+    split = influent.split_at(sequences, 0.8, target="last")
+    settings = influent.ModelConfig(embedding_dim=8, n_heads=2, max_len=20, count_len=0)
+    model = influent.Predictor(model=settings, train=influent.TrainConfig(epochs=1)).fit(split.train, split.validation)
+    kernel = model._network.backbone.kernel
+    with torch.no_grad():
+        knots_s = torch.expm1(torch.arange(kernel.gap_log_weight.shape[1]) / kernel._gap_scale)
+        kernel.gap_log_weight.copy_((-np.log(2) * knots_s / (4 * 86_400)).expand_as(kernel.gap_log_weight))
+    found = drift(influent.explain(model, split.test), sequences=sequences, model=model, window="2d")
+    of_kernels = [row for row in found.half_lives.to_pylist() if row["from"] == "kernels"]
+    assert {row["action"] for row in of_kernels} == {"view", "cart", "purchase"}
+    # Between its knots, which lie apart by a factor of 3.5, a kernel is no exponential.
+    for row in of_kernels:
+        assert row["half_life_us"] / DAY_US == pytest.approx(4, rel=0.4)
+
+
+def test_windows_are_of_the_calendar_and_hold_every_credit_once(found, planted):
+    rows = found.of("all", "all")
+    assert (
+        sum(row["n_credits"] for row in rows)
+        == planted[0].table.filter(pa.compute.equal(planted[0].table.column("source"), "event")).num_rows
+    )
+    # The log begins on a Monday.
+    assert [row["window_start_us"] for row in rows] == [1_704_067_200_000_000 + n * 7 * DAY_US for n in range(12)]
+    by_action = [found.of("action", level)[5]["n_credits"] for level in ("view", "cart", "purchase")]
+    assert sum(by_action) == rows[5]["n_credits"]
+    assert all(row["index_low"] <= row["index"] <= row["index_high"] for row in rows)
+
+
+def test_a_window_with_one_user_has_no_interval():
+    ledger, _ = simulate_ledger(PlantedCredits(n_users=3, n_days=28, events_per_day=0.1))
+    rows = [row for row in drift(ledger, window="1d").of("all", "all") if row["n_credits"] == 1]
+    assert rows
+    assert all(row["index_low"] is None for row in rows)
+
+
+def test_cohorts_are_users_by_the_window_of_their_first_event(found, planted):
+    _, sequences = planted
+    first = sequences.time_us[sequences.offsets[:-1]]
+    rows = found.cohorts.to_pylist()
+    monday = 1_704_067_200_000_000
+    assert {row["cohort_start_us"] for row in rows} == set((first - monday) // (7 * DAY_US) * 7 * DAY_US + monday)
+    assert all(row["cohort_start_us"] <= row["window_start_us"] for row in rows)
+    assert sum(row["n_credits"] for row in rows) == sum(row["n_credits"] for row in found.of("all", "all"))
+
+
+def test_what_was_found_is_written_and_the_page_shows_it(found, tmp_path):
+    found.save(tmp_path)
+    names = {"drift.parquet", "half_lives.parquet", "cohorts.parquet", "drift.json", "drift.html"}
+    assert {path.name for path in tmp_path.iterdir()} == names
+    page = (tmp_path / "drift.html").read_text()
+    assert "Influence changed" in page
+    assert "action: cart" in page
+    assert "http" not in page
+
+
+def test_what_is_asked_wrongly_is_said(planted):
+    ledger, sequences = planted
+    with pytest.raises(influent.ConfigError, match=r"window '60d' is longer than half of the time .* from 2024-01"):
+        drift(ledger, window="60d")
+    with pytest.raises(influent.ConfigError, match=r"'1h' cuts the ledger's time into [\d,]+, .* longer one: '\d+h'"):
+        drift(ledger, window="1h")
+    with pytest.raises(influent.ConfigError, match="'7' has no unit"):
+        drift(ledger, window="7")
+    with pytest.raises(influent.ConfigError, match=r"no factor 'acton'\. Did you mean 'action'"):
+        drift(ledger, by=["acton"])
+    with pytest.raises(influent.ConfigError, match=r"'false_alarms' must be a number in \[0.001, 0.5\]. Got 2"):
+        drift(ledger, false_alarms=2)
+    with pytest.raises(influent.DataError, match="no event owns a credit"):
+        drift(replace(ledger, table=ledger.table.slice(0, 0)))
+    nothing = pa.nulls(len(ledger), pa.int64())
+    with pytest.raises(influent.ConfigError, match="needs times, and the ledger is of an order-only log"):
+        drift(replace(ledger, predictions=ledger.predictions.set_column(2, "time_us", nothing)))
+    with pytest.raises(influent.UnknownIdError, match="'action vew' was not looked at. Did you mean 'action view'"):
+        drift(ledger).of("action", "vew")
+    with pytest.raises(influent.ConfigError, match="of the actions view, cart, purchase"):
+        PlantedCredits(strengths={"view": 1.0})
