@@ -333,10 +333,22 @@ def evaluate(
     threshold: Annotated[
         float | None, typer.Option(help="Of a classification: the probability that counts as a 1; 0.5 by default.")
     ] = None,
+    faithfulness: Annotated[
+        bool, typer.Option("--faithfulness", help="Judge the credits instead: take events out, and see what changes.")
+    ] = False,
+    method: Annotated[
+        list[str], typer.Option(help="With --faithfulness: a way to credits, by default all that fit; repeatable.")
+    ] = [],  # noqa: B006
+    moments: Annotated[int, typer.Option(help="With --faithfulness: how many users.")] = 200,
 ) -> None:
-    """Judge a run's model on its test part, beside simple ones: a ranking, times, or answers."""
+    """Judge a run's model on its test part, beside simple ones: a ranking, times, or answers; or judge its credits."""
     from influent import show, steps
 
+    if faithfulness:
+        found = steps.faithfulness_run(run, methods=method or None, n_moments=moments, progress=_progress())  # type: ignore[arg-type]
+        show.show_faithfulness(show.console(), found)
+        typer.echo(f"written: {run / 'faithfulness.md'}")
+        return
     settings = _given(k=k, seen=seen, unit=unit, threshold=threshold)
     reports = steps.evaluate_run(run, **settings, progress=_progress())
     for report, name in zip(reports, ("evaluation.md", "evaluation_times.md"), strict=False):

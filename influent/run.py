@@ -42,6 +42,7 @@ _STEPS: dict[str, tuple[str, ...]] = {
     "drift": ("drift.parquet", "half_lives.parquet", "cohorts.parquet", "drift.json", "drift.html"),
     "recommend": ("recommendations.parquet",),
     "compare": ("comparison.json", "comparison.md"),
+    "faithfulness": ("faithfulness.json", "faithfulness.md"),
     "tune": ("trials.parquet", "trials.md", "trials.jsonl", "tuned.toml"),
 }
 """What each step always writes."""

@@ -27,6 +27,7 @@ from influent.recommendations import Recommendations
 
 if TYPE_CHECKING:
     from influent.evaluation.comparison import ComparisonReport
+    from influent.evaluation.faithfulness import FaithfulnessReport
     from influent.models.tuning import Tuned
 
 _HEADS = {"time": "how soon the next event comes (log of its rate per second)"}
@@ -82,6 +83,17 @@ def show_comparison(out: Console, report: ComparisonReport) -> None:
         out.print()
     for sentence in (report.price(), *report.failures(), report.caption()):
         out.print(sentence, markup=False, highlight=False)
+
+
+def show_faithfulness(out: Console, report: FaithfulnessReport) -> None:
+    """Print how true the credits of each method are, and what taking out masked events does."""
+    out.print(_table_of(report.check_cells()))
+    for removal, rows in report.orders.items():
+        shown = [name for name in ("POS@5", "NEG@5", "DEL", "INS") if name in next(iter(rows.values()))]
+        out.print(f"events {removal}:", markup=False, highlight=False)
+        means = [[name, *(f"{row[metric].mean:.4f}" for metric in shown)] for name, row in rows.items()]
+        out.print(_table_of([["order", *shown], *means]))
+    out.print(report.caption(), markup=False, highlight=False)
 
 
 def show_tuned(out: Console, tuned: Tuned) -> None:

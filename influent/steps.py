@@ -23,7 +23,7 @@ from influent.data.sequences import Sequences, build_sequences
 from influent.data.split import Split, SplitConfig
 from influent.errors import ConfigError, SchemaError
 from influent.evaluation.comparison import ComparisonReport, compare
-from influent.evaluation.faithfulness import removal_agreement
+from influent.evaluation.faithfulness import FaithfulnessReport, check_faithfulness, credits_by, removal_agreement
 from influent.evaluation.report import Comparison, check_lengths, evaluate
 from influent.evaluation.times import NextEventModel, evaluate_times
 from influent.influence.explain import TimeModel, explain, explain_gap
@@ -354,6 +354,47 @@ def _judge_what_comes_next(
         name = "evaluation_times" if reports else "evaluation"
         reports[name] = evaluate_times(timed, parts.test, unit_s=unit_s, items=bool(reports), **about)
     return reports
+
+
+def faithfulness_run(
+    folder: str | Path,
+    *,
+    methods: Sequence[MethodName] | None = None,
+    n_moments: int = 200,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> FaithfulnessReport:
+    """Hold the credits of a run's model against what it does when events are taken out, and keep the report.
+
+    Args:
+        methods: ways to give credit; by default all that fit the model.
+        n_moments: how many test moments, one a user at most.
+
+    Raises:
+        ConfigError: the model ranks nothing, or a method does not fit it.
+    """
+    run = Run.open(folder)
+    if answers_labels(run):
+        raise ConfigError("faithfulness is of rankings, and this run's model answers questions.")
+    model, parts = _fitted(run)
+    if "ranking" not in _tasks_of(model):
+        raise ConfigError("faithfulness is of rankings, and this run's model ranks nothing. Fit with --task ranking.")
+    report = check_faithfulness(
+        model,
+        parts.test,
+        train=parts.train,
+        methods=credits_by(model, methods),
+        n_moments=n_moments,
+        protocol=parts.protocol,
+        split=parts.hash,
+        seed=seed,
+        progress=progress,
+    )
+    settings = {"methods": methods, "n_moments": n_moments, "seed": seed, "versions": versions()}
+    with writing(run.folder, "faithfulness", settings, stands_on=run) as new:
+        (new / "faithfulness.json").write_text(report.to_json())
+        (new / "faithfulness.md").write_text(report.to_markdown())
+    return report
 
 
 def explain_run(

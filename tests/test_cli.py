@@ -90,11 +90,26 @@ def test_evaluate_stands_the_model_beside_popularity_and_counts(run):
     assert "HR@5" in done.stdout
 
 
+def test_evaluate_judges_credits_when_asked(run):
+    done = influent_command("evaluate", run, "--faithfulness", "--method", "exact", "--moments", "5")
+    assert done.returncode == 0, done.stderr
+    found = json.loads((run / "faithfulness.json").read_text())
+    assert list(found["checks"]) == ["exact"]
+    assert found["checks"]["exact"]["pearson"] >= 1 - 1e-6
+    assert "events masked:" in done.stdout
+    assert "they are not effects" in " ".join(done.stdout.split())
+    wrong = influent_command("evaluate", run, "--faithfulness", "--method", "guess")
+    assert wrong.returncode == 2
+    assert "there is no method 'guess'" in wrong.stderr
+
+
 def test_explain_writes_a_ledger_that_closes(run):
     done = influent_command("explain", run)
     assert done.returncode == 0, done.stderr
     assert influent.Ledger.load(run).largest_gap() <= 1e-4
     assert "sum (the model said" in done.stdout
+    assert "They are not effects." in done.stdout
+    assert json.loads((run / "ledger.json").read_text())["removal_agreement"] >= 1 - 1e-6
 
 
 def test_explain_shows_one_users_moment_against_rivals(run):
