@@ -61,9 +61,10 @@ def price(rows: list[dict[str, Any]]) -> list[str]:
 
 def speed(rows: list[dict[str, Any]]) -> list[str]:
     """Return how long the peer and we trained until 99 % of the peer's best validation NDCG@10, in CPU seconds."""
-    ours = [row for row in rows if row["model"] == "additive"]
+    ours = [row for row in rows if row["model"] == "additive" and "fit_cpu_seconds" in row]
+    peers = [row for row in rows if row["model"].startswith("rectools-") and "train_cpu_seconds" in row["epochs"][0]]
     lines = []
-    for peer in (row for row in rows if row["model"].startswith("rectools-")):
+    for peer in peers:
         wanted = 0.99 * max(epoch["ndcg@10"] for epoch in peer["epochs"])
         theirs = _until([(epoch["ndcg@10"], epoch["train_cpu_seconds"]) for epoch in peer["epochs"]], wanted)
         assert theirs is not None, "its best epoch is as good as wanted"
