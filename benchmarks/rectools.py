@@ -34,7 +34,7 @@ def run_rectools(split: influent.Split, model: str, settings: dict[str, Any]) ->
         subprocess.run([PYTHON, ROOT / "benchmarks" / "peer" / "fit_rectools.py", job], check=True)
         result: dict[str, Any] = json.loads((job / "result.json").read_text())
         ranks = pq.read_table(job / "ranks.parquet").column("rank").to_numpy()
-    return {**result, "test": accuracy(ranks, split.test.user_idx)}
+    return {**result, "model": f"rectools-{model}", "test": accuracy(ranks, split.test.user_idx)}
 
 
 def write_job(split: influent.Split, folder: Path, model: str, settings: dict[str, Any]) -> None:
