@@ -260,6 +260,7 @@ class Validation(Callback):
         self.clock, self.cpu_clock = time.perf_counter(), time.process_time()
         epoch["validation_seconds"] = self.clock - stopped
         self.epochs.append(epoch)
+        print(f"epoch {epoch['epoch']}: NDCG@{K} {epoch[f'ndcg@{K}']:.4f}", file=sys.stderr, flush=True)
 
 
 def build(name: str, settings: Settings, validation: Validation) -> TransformerModelBase:
