@@ -95,8 +95,8 @@ class FaithfulnessReport:
     def check_cells(self) -> list[list[str]]:
         """Return the checks as texts: a header, then a row for each method."""
         sizes = list(next(iter(self.checks.values())).of_sets)
-        header = ["method", "largest gap", "residual", "Pearson", "Spearman", "infidelity"]
-        header += [f"Pearson, sets of {size}" for size in sizes] + ["Pearson, Shapley", "shuffled weights"]
+        header = ["method", "gap", "residual", "Pearson", "Spearman", "infidelity"]
+        header += [f"sets of {size}" for size in sizes] + ["Shapley", "shuffled"]
         rows = []
         for name, found in self.checks.items():
             row = [f"{found.largest_gap:.0e}", f"{found.mean_residual:.3f}", _number(found.pearson)]
@@ -122,12 +122,15 @@ class FaithfulnessReport:
         """Return in words what the tables are of."""
         return (
             f"{self.model}: the best unseen item at {self.n_predictions:,} moments, explained; {self.protocol}; split "
-            f"{self.split or 'not named'}. Pearson and Spearman: credit against what masking takes from the score. "
-            "POS@L: share of points (0, 10, … 100 % of the events taken out, largest credit first) at which the item "
-            "is still among the first L; low is good. NEG@L: smallest credit first; high is good. DEL and INS: mean "
-            "probability of the item while events go, or come, largest credit first; low, and high, is good. The "
-            "history's items stay out of the ranking. 95 % intervals by bootstrap over users. Credits describe the "
-            f"model; they are not effects. Alone and in a batch, scores differ by at most {self.batch_gap:.0e}."
+            f"{self.split or 'not named'}. Gap: the most that terms are off a score; residual: what estimates leave "
+            "over. Pearson, Spearman, infidelity: credit against what masking the event takes from the score; Pearson "
+            "also for random sets of events, and against Shapley's values. Shuffled: rank correlation with the credits "
+            "of a model whose weights are shuffled; near 0 is good. POS@L: share of points (0, 10, … 100 % of the "
+            "events taken out, largest credit first) at which the item is still among the first L; low is good. NEG@L: "
+            "smallest credit first; high is good. DEL and INS: mean probability of the item while events go, or come, "
+            "largest credit first; low, and high, is good. The history's items stay out of the ranking. 95 % intervals "
+            "by bootstrap over users. Credits describe the model; they are not effects. Alone and in a batch, scores "
+            f"differ by at most {self.batch_gap:.0e}."
         )
 
 
@@ -457,7 +460,7 @@ def _shuffled(model: Model, asked: _Asked, credits: Credits, seed: int) -> float
 
 def _number(value: float) -> str:
     """Return a correlation with as many digits as tell it from 1."""
-    return f"1 − {1 - value:.0e}" if 0.9995 < value < 1 else f"{value:.4f}"
+    return f"1−{1 - value:.0e}" if 0.9995 < value < 1 else f"{value:.4f}"
 
 
 def _table(cells: list[list[str]]) -> str:
