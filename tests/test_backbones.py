@@ -184,7 +184,8 @@ def test_feedback_follows_its_recurrence_by_hand():
     z_BTD = torch.tensor([[[1.0], [2.0], [-1.0]]])
     states = feedback.states(z_BTD, histories([[0, 1, 2, 3]], 3))
     assert states.flatten().tolist() == pytest.approx([0.0, first, second, third], abs=1e-5)
-    terms = feedback.contributions({"item": z_BTD}, histories([[3]], 3))["item"].flatten().tolist()
+    one_B1D = torch.ones(1, 1, 1)
+    terms = feedback.contributions({"item": z_BTD}, histories([[3]], 3), one_B1D)["item"].flatten().tolist()
     assert terms == pytest.approx([sigmoid(0.5) * sigmoid(-4.5) * 3.0, sigmoid(-4.5) * 6.0, -3.0], abs=1e-5)
 
 
@@ -192,9 +193,11 @@ def test_feedback_follows_its_recurrence_by_hand():
 def test_what_events_contribute_to_feedback_adds_up_to_its_state():
     feedback, batch = a_backbone("feedback"), histories([[6], [2], [0]], 6)
     parts = {"item": torch.randn(3, 6, 8), "action": torch.randn(3, 6, 8)}
-    terms = feedback.contributions(parts, batch)
+    v_BCD = torch.randn(3, 4, 8)
+    terms = feedback.contributions(parts, batch, v_BCD)
     states = feedback.states(parts["item"] + parts["action"], batch)[:, 0]
-    assert torch.allclose(sum(term.sum(dim=1) for term in terms.values()), states, atol=1e-5)
+    expected_BC = torch.einsum("bd,bcd->bc", states, v_BCD).double()
+    assert torch.allclose(sum(term.sum(dim=1) for term in terms.values()), expected_BC, atol=1e-4)
     assert not terms["item"][1, 2:].any()
 
 

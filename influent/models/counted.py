@@ -55,21 +55,27 @@ class CountedPart(nn.Module):
 
     def scores(self, batch: Batch) -> Tensor:
         """Return the part at the batch's only question for every item, (B, I)."""
-        # Only the latest events count, so only their rows are looked up.
-        latest_BL = batch.before_BQ - torch.arange(1, self.count_len + 1, device=batch.before_BQ.device)
-        place_BL = latest_BL.clamp(0, batch.item_BT.shape[1] - 1)
-        omega_BL = self.weights(batch)[:, 0].gather(1, place_BL) * (latest_BL >= 0)
-        item_BL = batch.item_BT.gather(1, place_BL)
+        _, omega_BL, item_BL = self._latest(batch)
         value_BLJ = omega_BL[..., None] * self.value_IJ[item_BL]
         found_BI = value_BLJ.new_zeros(len(item_BL), len(self.item_IJ) - 1)
         return found_BI.scatter_add_(1, self.item_IJ[item_BL].flatten(1), value_BLJ.flatten(1))
 
     def credits(self, batch: Batch, wanted_BC: Tensor) -> Tensor:
         """Return ω · T[item, candidate] for each event and candidate of the batch's only question, (B, T, C)."""
-        omega_BT = self.weights(batch)[:, 0]
-        item_BTJ, value_BTJ = self.item_IJ[batch.item_BT], self.value_IJ[batch.item_BT]
+        place_BL, omega_BL, item_BL = self._latest(batch)
+        item_BLJ, value_BLJ = self.item_IJ[item_BL], self.value_IJ[item_BL]
         columns = [
-            torch.where(item_BTJ == wanted_B[:, None, None], value_BTJ, 0.0).sum(dim=-1)
+            torch.where(item_BLJ == wanted_B[:, None, None], value_BLJ, 0.0).sum(dim=-1)
             for wanted_B in wanted_BC.unbind(1)
         ]
-        return omega_BT[..., None] * torch.stack(columns, dim=-1)
+        credit_BLC = omega_BL[..., None] * torch.stack(columns, dim=-1)
+        found_BTC = credit_BLC.new_zeros(*batch.item_BT.shape, wanted_BC.shape[1])
+        # Where a history is shorter, places repeat, with nothing to add.
+        return found_BTC.scatter_add_(1, place_BL[..., None].expand_as(credit_BLC), credit_BLC)
+
+    def _latest(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """Return place, weight and item of the latest `count_len` events before the batch's only question, (B, L)."""
+        latest_BL = batch.before_BQ - torch.arange(1, self.count_len + 1, device=batch.before_BQ.device)
+        place_BL = latest_BL.clamp(0, batch.item_BT.shape[1] - 1)
+        omega_BL = self.weights(batch)[:, 0].gather(1, place_BL) * (latest_BL >= 0)
+        return place_BL, omega_BL, batch.item_BT.gather(1, place_BL)

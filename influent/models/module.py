@@ -65,16 +65,21 @@ class AdditiveBackbone(Backbone):
         """Return the weight of each event at the batch's only question, the mean over heads, (B, T)."""
         return self.weights(z_BTD, batch)[:, 0].mean(dim=2)
 
-    def contributions(self, parts: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
-        """Return each event's term of the state at the batch's only question, split by part: (B, T, D) by name.
+    def contributions(self, parts: dict[str, Tensor], batch: Batch, v_BCD: Tensor) -> dict[str, Tensor]:
+        """Return each event's term of ⟨s, v⟩ at the batch's only question, by part: float64 (B, T, C) by name.
 
-        The parts of an event share its weight.
+        The parts of an event share its weight. ⟨W z, v⟩ is ⟨z, Wᵀ v⟩: candidates are fewer than events to project.
         """
-        weight_BTM = self.weights(torch.stack(list(parts.values())).sum(dim=0), batch)[:, 0]
+        weight_BTM = self.weights(torch.stack(list(parts.values())).sum(dim=0), batch)[:, 0].double()
+        map_MED = self.project.weight.double().view(self.n_heads, -1, v_BCD.shape[2])
+        v_MBDC = torch.einsum("bce,med->mbdc", v_BCD.double(), map_MED)
         terms = {}
         for name, part_BTD in parts.items():
-            value_BTMD = self.project(part_BTD).view(*part_BTD.shape[:2], self.n_heads, -1)
-            terms[name] = torch.einsum("btm,btmd->btd", weight_BTM, value_BTMD)
+            z_BTD = part_BTD.double()
+            terms[name] = sum(
+                (weight_BTM[..., m, None] * (z_BTD @ v_MBDC[m]) for m in range(1, self.n_heads)),
+                weight_BTM[..., 0, None] * (z_BTD @ v_MBDC[0]),
+            )
         return terms
 
 

@@ -173,9 +173,8 @@ class Network(SequenceModule):
         All are float64, at the batch's only question.
         """
         assert isinstance(self.backbone, AdditiveBackbone), "only a sum has terms"
+        credits = self.backbone.contributions(self.encoder.parts(batch), batch, v_BCD)
         v_BDC = v_BCD.double().transpose(1, 2)
-        by_part = self.backbone.contributions(self.encoder.parts(batch), batch)
-        credits = {name: term_BTD.double() @ v_BDC for name, term_BTD in by_part.items()}
         context = [(c_BQD.double() @ v_BDC)[:, 0] for c_BQD in self._context_vectors(batch)]
         return credits, context
 
