@@ -167,6 +167,28 @@ def test_labels_of_one_are_the_outcomes(answered):
     assert sum(outcomes(attribute(found), "linear").values()) == pytest.approx(labels.label.sum())
 
 
+def test_other_labels_than_those_explained_are_refused(answered):
+    _, labels, ledger = answered
+    sequences = labels.moments.sequences
+    churn = replace(ledger, note=replace(ledger.note, head=f"classification: no {labels.name}"))
+    turned_round = labels.take(np.arange(len(labels))[::-1])
+    for of_ledger, given in ((churn, labels), (ledger, turned_round)):
+        with pytest.raises(influent.DataError, match="or of other moments. Give the labels that were explained"):
+            journeys(of_ledger, sequences, outcome=given)
+
+
+def test_the_time_of_the_next_event_has_no_outcome(planted):
+    ledger, sequences = planted
+    of_time = replace(ledger, note=replace(ledger.note, head="time"))
+    with pytest.raises(influent.ConfigError, match="has no outcome. Explain a ranking or labels"):
+        journeys(of_time, sequences, outcome="purchase")
+
+
+def test_a_seed_below_zero_is_refused():
+    with pytest.raises(influent.ConfigError, match=r"'seed' parameter must be an int in the range \[0, inf\). Got -1"):
+        attribute(journeys_of([("AB", True), ("B", True)]), seed=-1)
+
+
 def test_what_was_found_is_written(planted, tmp_path):
     attribute(journeys(*planted, outcome="purchase")).save(tmp_path)
     names = {"attribution.parquet", "what_if.parquet", "paths.parquet", "outcome_lags.parquet", "attribution.json"}

@@ -76,6 +76,15 @@ def test_the_kernels_of_a_model_have_the_half_life_that_they_were_given(planted)
         assert row["half_life_us"] / DAY_US == pytest.approx(4, rel=0.4)
 
 
+def test_a_model_of_times_alone_has_half_lives_from_its_ledger(planted):
+    sequences = planted[1]
+    split = influent.split_at(sequences, 0.8, target="last")
+    settings = influent.ModelConfig(embedding_dim=8, n_heads=2, max_len=20)
+    model = influent.Predictor(task="time", model=settings, train=influent.TrainConfig(epochs=1)).fit(split.train)
+    found = drift(influent.explain_gap(model, split.test), sequences=sequences, model=model, window="2d")
+    assert set(found.half_lives.column("from").to_pylist()) == {"ledger"}
+
+
 def test_windows_are_of_the_calendar_and_hold_every_credit_once(found, planted):
     rows = found.of("all", "all")
     assert (
