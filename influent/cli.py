@@ -339,17 +339,22 @@ def evaluate(
     method: Annotated[
         list[str], typer.Option(help="With --faithfulness: a way to credits, by default all that fit; repeatable.")
     ] = [],  # noqa: B006
-    moments: Annotated[int, typer.Option(help="With --faithfulness: how many users.")] = 200,
+    moments: Annotated[int | None, typer.Option(help="With --faithfulness: how many users; 200 by default.")] = None,
 ) -> None:
     """Judge a run's model on its test part, beside simple ones: a ranking, times, or answers; or judge its credits."""
     from influent import show, steps
 
+    settings = _given(k=k, seen=seen, unit=unit, threshold=threshold)
+    of_faithfulness = _given(methods=method, n_moments=moments)
+    if settings if faithfulness else of_faithfulness:
+        raise ConfigError(
+            "--method and --moments go with --faithfulness, and --k, --seen, --unit and --threshold without it."
+        )
     if faithfulness:
-        found = steps.faithfulness_run(run, methods=method or None, n_moments=moments, progress=_progress())  # type: ignore[arg-type]
+        found = steps.faithfulness_run(run, **of_faithfulness, progress=_progress())
         show.show_faithfulness(show.console(), found)
         typer.echo(f"written: {run / 'faithfulness.md'}")
         return
-    settings = _given(k=k, seen=seen, unit=unit, threshold=threshold)
     reports = steps.evaluate_run(run, **settings, progress=_progress())
     for report, name in zip(reports, ("evaluation.md", "evaluation_times.md"), strict=False):
         show.show_report(show.console(), report)

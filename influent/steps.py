@@ -375,7 +375,10 @@ def faithfulness_run(
     """
     run = Run.open(folder)
     if answers_labels(run):
-        raise ConfigError("faithfulness is of rankings, and this run's model answers questions.")
+        raise ConfigError(
+            f"faithfulness is of rankings, and this run's model answers questions. Fit one that ranks: influent fit "
+            f"{run.folder}"
+        )
     model, parts = _fitted(run)
     if "ranking" not in tasks_of(model):
         raise ConfigError("faithfulness is of rankings, and this run's model ranks nothing. Fit with --task ranking.")
