@@ -1,15 +1,18 @@
 """Outcomes are put down to channels by credits and by rules: each adds up to the outcomes, and removal is exact."""
 
+import io
 from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from rich.console import Console
 
 import influent
 from influent import Journeys, attribute, journeys
 from influent.data.questions import LabelConfig
 from influent.influence.attribution import RULES
+from influent.show import show_attribution
 
 DAY_US = 86_400_000_000
 
@@ -193,6 +196,18 @@ def test_what_was_found_is_written(planted, tmp_path):
     attribute(journeys(*planted, outcome="purchase")).save(tmp_path)
     names = {"attribution.parquet", "what_if.parquet", "paths.parquet", "outcome_lags.parquet", "attribution.json"}
     assert {path.name for path in tmp_path.iterdir()} == names
+
+
+@pytest.mark.parametrize("is_logit", [True, False])
+def test_what_is_shown_has_names_in_words_and_no_empty_column(is_logit):
+    found = attribute(replace(journeys_of([("AB", True), ("AB", True), ("B", False)]), is_logit=is_logit))
+    out = Console(record=True, width=120, file=io.StringIO())
+    show_attribution(out, replace(found, about=found.about | {"exactness": "closes", "caution": ""}))
+    shown = out.export_text()
+    assert "touch puts 2.0 more down to it than" in shown
+    assert "_touch" not in shown
+    assert "not exactly what its removal takes away" in shown
+    assert ("change of expected outcomes" in shown) is is_logit
 
 
 def test_an_order_only_log_has_no_time_decay_and_no_lags():

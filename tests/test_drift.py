@@ -1,14 +1,17 @@
 """Changes of influence are found where they were planted and hardly ever elsewhere; half-lives come back."""
 
+import io
 from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from rich.console import Console
 from scipy import stats
 
 import influent
 from influent import PlantedCredits, drift, simulate_ledger
+from influent.show import show_drift
 
 DAY_US = 86_400_000_000
 WEEK_7 = "2024-02-12T00:00:00Z"
@@ -54,7 +57,11 @@ def test_the_half_lives_that_were_planted_come_back_within_a_fifth(found):
 def test_a_half_life_that_was_not_seen_is_not_made_up():
     long = {"view": 5_000.0, "cart": 5_000.0, "purchase": 5_000.0}
     ledger, _ = simulate_ledger(PlantedCredits(half_life_days=long, noise=0.1, user_spread=0.1))
-    assert drift(ledger).half_lives.column("half_life_us").to_pylist() == [None] * 3
+    found = drift(ledger)
+    assert found.half_lives.column("half_life_us").to_pylist() == [None] * 3
+    out = Console(record=True, width=120, file=io.StringIO())
+    show_drift(out, found)
+    assert "longer than seen to longer than seen" not in out.export_text()
 
 
 def test_the_kernels_of_a_model_have_the_half_life_that_they_were_given(planted):
