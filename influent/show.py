@@ -346,5 +346,6 @@ def _add_row(table: Table, *cells: str) -> None:
 def _table(*columns: str) -> Table:
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for column in columns:
-        table.add_column(column.removeprefix(">"), justify="right" if column.startswith(">") else "left")
+        # Some are named by columns of a log: they are text, not markup.
+        table.add_column(Text(column.removeprefix(">")), justify="right" if column.startswith(">") else "left")
     return table
