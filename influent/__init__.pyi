@@ -124,6 +124,9 @@ from .evaluation.faithfulness import (
 from .evaluation.faithfulness import (
     check_faithfulness as check_faithfulness,
 )
+from .evaluation.faithfulness import (
+    credits_by as credits_by,
+)
 from .evaluation.labels import LabelReport as LabelReport
 from .evaluation.labels import evaluate_labels as evaluate_labels
 from .evaluation.offpolicy import (

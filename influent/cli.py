@@ -11,8 +11,33 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from influent import __version__
+from influent import __version__, ledger_verbs
 from influent.errors import ConfigError, InfluentError
+from influent.options import (
+    Action,
+    Config,
+    Delimiter,
+    Device,
+    Epochs,
+    Item,
+    Items,
+    Log,
+    RunFolder,
+    RunOption,
+    Scene,
+    Seed,
+    Seen,
+    SeenOption,
+    Size,
+    SplitAt,
+    Target,
+    TargetAction,
+    Time,
+    TimeUnit,
+    User,
+    Users,
+    Value,
+)
 
 if TYPE_CHECKING:
     from influent.data.split import SplitConfig
@@ -25,13 +50,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-
-
-class Seen(StrEnum):
-    """Whether items of a user's history may be recommended again."""
-
-    exclude = "exclude"
-    keep = "keep"
 
 
 class Reasons(StrEnum):
@@ -47,32 +65,6 @@ _STATE = {"debug": False}
 def _of_labels(help_: str, *names: str) -> Any:
     """Return an option of what `fit --ask` asks; the TOML section [label] has the same under its own names."""
     return typer.Option(*names, help=help_, rich_help_panel="Questions, with --ask")
-
-
-Log = Annotated[str, typer.Argument(help="CSV, TSV or JSON Lines (also .gz), Parquet: a file, a glob, a folder.")]
-RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The run folder.")]
-RunOption = Annotated[Path, typer.Option("--run", help="The run folder to write.")]
-User = Annotated[str | None, typer.Option("--user", help="Column that says who.")]
-Item = Annotated[str | None, typer.Option("--item", help="Column that says to what.")]
-Time = Annotated[str | None, typer.Option("--time", help="Column that says when.")]
-Action = Annotated[str | None, typer.Option("--action", help="Column that says what was done.")]
-Value = Annotated[str | None, typer.Option("--value", help="Column with a number: rating, amount, seconds.")]
-Scene = Annotated[str | None, typer.Option("--scene", help="Column that says where it happened.")]
-TimeUnit = Annotated[str | None, typer.Option(help="What numbers in the time column count: s, ms, us or ns.")]
-Delimiter = Annotated[str | None, typer.Option(help="What separates the fields of a text file.")]
-Items = Annotated[str | None, typer.Option("--items", help="Table of items: item_id, title, …")]
-Users = Annotated[str | None, typer.Option("--users", help="Table of users: user_id and a column per feature.")]
-SeenOption = Annotated[Seen, typer.Option(help="Whether items of the history may come again.")]
-Size = Annotated[str | None, typer.Option(help="small, base or large: width, depth and heads.")]
-SplitAt = Annotated[
-    str | None, typer.Option("--split", help="last, or where test begins; by default as the run's model was split.")
-]
-Target = Annotated[str, typer.Option(help="With a split by time: predict the first, last or all events.")]
-TargetAction = Annotated[list[str], typer.Option(help="Predict the next of these actions; repeatable.")]
-Config = Annotated[Path | None, typer.Option(help=r"TOML with \[model] and \[train] settings.")]
-Epochs = Annotated[int | None, typer.Option(help="Most passes over the training events.")]
-Seed = Annotated[int | None, typer.Option(help="Where all randomness comes from.")]
-Device = Annotated[str | None, typer.Option(help="auto, cpu or cuda.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -339,17 +331,22 @@ def evaluate(
     method: Annotated[
         list[str], typer.Option(help="With --faithfulness: a way to credits, by default all that fit; repeatable.")
     ] = [],  # noqa: B006
-    moments: Annotated[int, typer.Option(help="With --faithfulness: how many users.")] = 200,
+    moments: Annotated[int | None, typer.Option(help="With --faithfulness: how many users; 200 by default.")] = None,
 ) -> None:
     """Judge a run's model on its test part, beside simple ones: a ranking, times, or answers; or judge its credits."""
     from influent import show, steps
 
+    settings = _given(k=k, seen=seen, unit=unit, threshold=threshold)
+    of_faithfulness = _given(methods=method, n_moments=moments)
+    if settings if faithfulness else of_faithfulness:
+        raise ConfigError(
+            "--method and --moments go with --faithfulness, and --k, --seen, --unit and --threshold without it."
+        )
     if faithfulness:
-        found = steps.faithfulness_run(run, methods=method or None, n_moments=moments, progress=_progress())  # type: ignore[arg-type]
+        found = steps.faithfulness_run(run, **of_faithfulness, progress=_progress())
         show.show_faithfulness(show.console(), found)
         typer.echo(f"written: {run / 'faithfulness.md'}")
         return
-    settings = _given(k=k, seen=seen, unit=unit, threshold=threshold)
     reports = steps.evaluate_run(run, **settings, progress=_progress())
     for report, name in zip(reports, ("evaluation.md", "evaluation_times.md"), strict=False):
         show.show_report(show.console(), report)
@@ -405,54 +402,8 @@ def explain(
         typer.echo(f"written: {run / 'ledger.parquet'}")
 
 
-@app.command()
-def factors(
-    run: RunFolder,
-    by: Annotated[list[str], typer.Option(help="A factor, by default all there are; repeatable.")] = [],  # noqa: B006
-    session_gap: Annotated[str, typer.Option(help="A session ends where nothing follows for this long.")] = "30m",
-    rank: Annotated[bool, typer.Option(help="Rank factors and adjust them for each other.")] = True,
-    seed: Seed = None,
-) -> None:
-    """Say what makes a behaviour influential: the size of credits by action, distance, scene, item, user and time."""
-    from influent import analyses, show
-
-    found = analyses.factors_run(
-        run, by=by or None, session_gap=session_gap, rank=rank, seed=seed or 0, progress=_progress()
-    )
-    show.show_factors(show.console(), found)
-    typer.echo(f"written: {run / 'factors.html'}")
-
-
-@app.command()
-def drift(
-    run: RunFolder,
-    window: Annotated[str, typer.Option(help="Length of a calendar window: 7d; also s, m (minutes), h, w.")] = "7d",
-    by: Annotated[list[str], typer.Option(help="A factor whose levels are looked at; repeatable.")] = ["action"],  # noqa: B006
-    false_alarms: Annotated[float, typer.Option(help="How often a log without change may raise the alarm.")] = 0.02,
-    seed: Seed = None,
-) -> None:
-    """Say how influence changes: by calendar window, where it breaks, how long it lasts, by cohort."""
-    from influent import analyses, show
-
-    found = analyses.drift_run(run, by=by, window=window, false_alarms=false_alarms, seed=seed or 0)
-    show.show_drift(show.console(), found)
-    typer.echo(f"written: {run / 'drift.html'}")
-
-
-@app.command()
-def attribute(
-    run: RunFolder,
-    outcome: Annotated[list[str], typer.Option(help="Action that is an outcome; repeatable.")] = [],  # noqa: B006
-    by: Annotated[str, typer.Option(help="What a channel is: action, scene, another category or feature.")] = "action",
-    half_life: Annotated[str, typer.Option(help="Of the rule time_decay: 7d; also s, m (minutes), h, w.")] = "7d",
-    seed: Seed = None,
-) -> None:
-    """Put outcomes down to channels: by credits, and by first and last touch, linear, decay, position and Markov."""
-    from influent import analyses, show
-
-    found = analyses.attribute_run(run, outcome=outcome, by=by, half_life=half_life, seed=seed or 0)
-    show.show_attribution(show.console(), found)
-    typer.echo(f"written: {run / 'attribution.parquet'}")
+for verb in (ledger_verbs.factors, ledger_verbs.drift, ledger_verbs.attribute):
+    app.command()(verb)
 
 
 @app.command()

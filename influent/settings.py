@@ -8,6 +8,16 @@ from typing import Any, Self
 from influent.errors import ConfigError, nearest
 
 
+def check_int(name: str, value: object, least: int) -> None:
+    """Refuse an argument that is no whole number, or too small.
+
+    Raises:
+        ConfigError: so it is.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ConfigError(f"The {name!r} parameter must be an int in the range [{least}, inf). Got {value!r}.")
+
+
 class Checked:
     """What frozen dataclasses of settings share: they are filled by name, and refuse what is out of range."""
 

@@ -176,7 +176,7 @@ def show_drift(out: Console, found: Drift) -> None:
     table = _table("action", "half-life from", ">time", ">95 % interval")
     for row in found.half_lives.to_pylist():
         time, low, high = (_half_life(row[name]) for name in ("half_life_us", "low_us", "high_us"))
-        _add_row(table, row["action"], row["from"], time, f"{low} to {high}")
+        _add_row(table, row["action"], row["from"], time, "" if low == high else f"{low} to {high}")
     out.print(table)
     out.print(found.about["caution"], markup=False, highlight=False)
 
@@ -197,21 +197,23 @@ def show_attribution(out: Console, found: Attribution) -> None:
         highlight=False,
     )
     widest = found.disagreements()[0]
+    most, fewest = (widest[name].replace("_", " ") for name in ("most", "fewest"))
     out.print(
-        f"The methods differ most on {widest['channel']}: {widest['most']} puts {widest['difference']:.1f} more down "
-        f"to it than {widest['fewest']}.\n",
+        f"The methods differ most on {widest['channel']}: {most} puts {widest['difference']:.1f} more down to it than "
+        f"{fewest}.\n",
         markup=False,
         highlight=False,
     )
     if about["exactness"] != "exact":
-        out.print(
-            f"Credits are not exact ({about['exactness']}), so what a channel's removal takes away is not either."
-        )
-    table = _table("without", ">events", ">change of all scores", ">95 % interval", ">change of expected outcomes")
-    for row in found.what_if.to_pylist():
-        span = _between(row, "score_change", "+.1f")
-        change = "" if row["outcome_change"] is None else f"{row['outcome_change']:+.2f}"
-        _add_row(table, row["channel"], f"{row['n_events']:,}", f"{row['score_change']:+.1f}", span, change)
+        out.print("An event's credit is not exactly what its removal takes away, so neither is a channel's.")
+    rows = found.what_if.to_pylist()
+    says_outcomes = rows[0]["outcome_change"] is not None
+    outcomes = [">change of expected outcomes"] if says_outcomes else []
+    table = _table("without", ">events", ">change of all scores", ">95 % interval", *outcomes)
+    for row in rows:
+        cells = [row["channel"], f"{row['n_events']:,}", f"{row['score_change']:+.1f}"]
+        cells.append(_between(row, "score_change", "+.1f"))
+        _add_row(table, *cells, *([f"{row['outcome_change']:+.2f}"] if says_outcomes else []))
     out.print(table)
     out.print(found.about["caution"], markup=False, highlight=False)
 
@@ -344,5 +346,6 @@ def _add_row(table: Table, *cells: str) -> None:
 def _table(*columns: str) -> Table:
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for column in columns:
-        table.add_column(column.removeprefix(">"), justify="right" if column.startswith(">") else "left")
+        # Some are named by columns of a log: they are text, not markup.
+        table.add_column(Text(column.removeprefix(">")), justify="right" if column.startswith(">") else "left")
     return table

@@ -32,7 +32,7 @@ from influent.models.config import ModelConfig, TrainConfig
 from influent.models.item_to_item import DecayedCounts, Popularity
 from influent.models.kinds import check_kind, model_config
 from influent.models.methods import CreditMethod, MethodName
-from influent.models.model import Model
+from influent.models.model import Model, tasks_of
 from influent.models.ranks import Seen
 from influent.models.space import default_space, read_space
 from influent.models.store import COUNTED, load_model
@@ -317,7 +317,7 @@ def evaluate_run(
         reports["evaluation"] = judge_answers(answering, labels, threshold=threshold, progress=progress)
     else:
         model, parts = _fitted(run)
-        _check_given(given, _tasks_of(model))
+        _check_given(given, tasks_of(model))
         reports = _judge_what_comes_next(run, model, parts, k, seen, against, unit, progress)
     settings = {name: value for name, value in given.items() if value is not None and name != "against"}
     with writing(run.folder, "evaluate", settings, stands_on=run) as new:
@@ -342,13 +342,13 @@ def _judge_what_comes_next(
     before = run.folder / BEFORE_REFIT
     models = [model, load_model(before)] if before.is_dir() else [model]
     reports: dict[str, Comparison] = {}
-    if "ranking" in _tasks_of(model):
+    if "ranking" in tasks_of(model):
         check_lengths(k := (10,) if k is None else k)
         others = [Popularity(), DecayedCounts()] if against is None else against
         known = {one.name for one in models}
         rivals = [other.fit(parts.train, progress=progress) for other in others if other.name not in known]
         reports["evaluation"] = evaluate([*models, *rivals], parts.test, k=k, seen=seen or "exclude", **about)
-    if "time" in _tasks_of(model):
+    if "time" in tasks_of(model):
         # Only a predictor is fitted for time, and it has all that is judged.
         timed, unit_s = cast(list[NextEventModel], models), unit_us(unit or "h") / 1e6
         name = "evaluation_times" if reports else "evaluation"
@@ -375,9 +375,12 @@ def faithfulness_run(
     """
     run = Run.open(folder)
     if answers_labels(run):
-        raise ConfigError("faithfulness is of rankings, and this run's model answers questions.")
+        raise ConfigError(
+            f"faithfulness is of rankings, and this run's model answers questions. Fit one that ranks: influent fit "
+            f"{run.folder}"
+        )
     model, parts = _fitted(run)
-    if "ranking" not in _tasks_of(model):
+    if "ranking" not in tasks_of(model):
         raise ConfigError("faithfulness is of rankings, and this run's model ranks nothing. Fit with --task ranking.")
     report = check_faithfulness(
         model,
@@ -441,10 +444,10 @@ def explain_run(
         moments = parts.test
         if users is not None:
             moments = latest_moments(moments.sequences, moments.sequences.vocab.users.require_idx(users))
-        if "ranking" in _tasks_of(model):
+        if "ranking" in tasks_of(model):
             ledger = explain(model, moments, items=items, contrast=contrast, **shown, progress=progress)
         else:
-            _check_given({"items": items, "contrast": contrast}, _tasks_of(model))
+            _check_given({"items": items, "contrast": contrast}, tasks_of(model))
             ledger = explain_gap(cast(TimeModel, model), moments, **shown)
         ledger = replace(ledger, note=_accounted(ledger.note, model, parts))
     if users is None:
@@ -486,7 +489,7 @@ def recommend_run(
     """
     run = Run.open(folder)
     model, parts = _fitted(run)
-    if "ranking" not in _tasks_of(model):
+    if "ranking" not in tasks_of(model):
         raise _no_ranking(run)
     if events is not None:
         handed_in = build_sequences(
@@ -540,11 +543,6 @@ def _no_ranking(run: Run) -> ConfigError:
         f"the model in {run.folder} ranks no items, so there is nothing to recommend. Fit one that does: "
         f"influent fit {run.folder}"
     )
-
-
-def _tasks_of(model: Model) -> tuple[str, ...]:
-    """Return what a model of what comes next was fitted for; those that only count rank."""
-    return getattr(model, "tasks", ("ranking",))
 
 
 _GOES_WITH = {

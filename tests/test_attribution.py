@@ -1,15 +1,18 @@
 """Outcomes are put down to channels by credits and by rules: each adds up to the outcomes, and removal is exact."""
 
+import io
 from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from rich.console import Console
 
 import influent
 from influent import Journeys, attribute, journeys
 from influent.data.questions import LabelConfig
 from influent.influence.attribution import RULES
+from influent.show import show_attribution
 
 DAY_US = 86_400_000_000
 
@@ -167,10 +170,44 @@ def test_labels_of_one_are_the_outcomes(answered):
     assert sum(outcomes(attribute(found), "linear").values()) == pytest.approx(labels.label.sum())
 
 
+def test_other_labels_than_those_explained_are_refused(answered):
+    _, labels, ledger = answered
+    sequences = labels.moments.sequences
+    churn = replace(ledger, note=replace(ledger.note, head=f"classification: no {labels.name}"))
+    turned_round = labels.take(np.arange(len(labels))[::-1])
+    for of_ledger, given in ((churn, labels), (ledger, turned_round)):
+        with pytest.raises(influent.DataError, match="or of other moments. Give the labels that were explained"):
+            journeys(of_ledger, sequences, outcome=given)
+
+
+def test_the_time_of_the_next_event_has_no_outcome(planted):
+    ledger, sequences = planted
+    of_time = replace(ledger, note=replace(ledger.note, head="time"))
+    with pytest.raises(influent.ConfigError, match="has no outcome. Explain a ranking or labels"):
+        journeys(of_time, sequences, outcome="purchase")
+
+
+def test_a_seed_below_zero_is_refused():
+    with pytest.raises(influent.ConfigError, match=r"'seed' parameter must be an int in the range \[0, inf\). Got -1"):
+        attribute(journeys_of([("AB", True), ("B", True)]), seed=-1)
+
+
 def test_what_was_found_is_written(planted, tmp_path):
     attribute(journeys(*planted, outcome="purchase")).save(tmp_path)
     names = {"attribution.parquet", "what_if.parquet", "paths.parquet", "outcome_lags.parquet", "attribution.json"}
     assert {path.name for path in tmp_path.iterdir()} == names
+
+
+@pytest.mark.parametrize("is_logit", [True, False])
+def test_what_is_shown_has_names_in_words_and_no_empty_column(is_logit):
+    found = attribute(replace(journeys_of([("AB", True), ("AB", True), ("B", False)]), is_logit=is_logit))
+    out = Console(record=True, width=120, file=io.StringIO())
+    show_attribution(out, replace(found, about=found.about | {"exactness": "closes", "caution": ""}))
+    shown = out.export_text()
+    assert "touch puts 2.0 more down to it than" in shown
+    assert "_touch" not in shown
+    assert "not exactly what its removal takes away" in shown
+    assert ("change of expected outcomes" in shown) is is_logit
 
 
 def test_an_order_only_log_has_no_time_decay_and_no_lags():

@@ -103,6 +103,13 @@ def test_evaluate_judges_credits_when_asked(run):
     assert "there is no method 'guess'" in wrong.stderr
 
 
+@pytest.mark.parametrize("options", [("--moments", "5"), ("--method", "exact"), ("--faithfulness", "--k", "5")])
+def test_evaluate_refuses_options_that_would_say_nothing(run, options):
+    wrong = influent_command("evaluate", run, *options)
+    assert wrong.returncode == 2
+    assert "--method and --moments go with --faithfulness, and --k" in wrong.stderr
+
+
 def test_explain_writes_a_ledger_that_closes(run):
     done = influent_command("explain", run)
     assert done.returncode == 0, done.stderr

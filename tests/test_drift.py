@@ -1,14 +1,17 @@
 """Changes of influence are found where they were planted and hardly ever elsewhere; half-lives come back."""
 
+import io
 from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from rich.console import Console
 from scipy import stats
 
 import influent
 from influent import PlantedCredits, drift, simulate_ledger
+from influent.show import show_drift
 
 DAY_US = 86_400_000_000
 WEEK_7 = "2024-02-12T00:00:00Z"
@@ -54,7 +57,11 @@ def test_the_half_lives_that_were_planted_come_back_within_a_fifth(found):
 def test_a_half_life_that_was_not_seen_is_not_made_up():
     long = {"view": 5_000.0, "cart": 5_000.0, "purchase": 5_000.0}
     ledger, _ = simulate_ledger(PlantedCredits(half_life_days=long, noise=0.1, user_spread=0.1))
-    assert drift(ledger).half_lives.column("half_life_us").to_pylist() == [None] * 3
+    found = drift(ledger)
+    assert found.half_lives.column("half_life_us").to_pylist() == [None] * 3
+    out = Console(record=True, width=120, file=io.StringIO())
+    show_drift(out, found)
+    assert "longer than seen to longer than seen" not in out.export_text()
 
 
 def test_the_kernels_of_a_model_have_the_half_life_that_they_were_given(planted):
@@ -74,6 +81,15 @@ def test_the_kernels_of_a_model_have_the_half_life_that_they_were_given(planted)
     # Between its knots, which lie apart by a factor of 3.5, a kernel is no exponential.
     for row in of_kernels:
         assert row["half_life_us"] / DAY_US == pytest.approx(4, rel=0.4)
+
+
+def test_a_model_of_times_alone_has_half_lives_from_its_ledger(planted):
+    sequences = planted[1]
+    split = influent.split_at(sequences, 0.8, target="last")
+    settings = influent.ModelConfig(embedding_dim=8, n_heads=2, max_len=20)
+    model = influent.Predictor(task="time", model=settings, train=influent.TrainConfig(epochs=1)).fit(split.train)
+    found = drift(influent.explain_gap(model, split.test), sequences=sequences, model=model, window="2d")
+    assert set(found.half_lives.column("from").to_pylist()) == {"ledger"}
 
 
 def test_windows_are_of_the_calendar_and_hold_every_credit_once(found, planted):

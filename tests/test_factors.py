@@ -1,15 +1,18 @@
 """What makes a behaviour influential comes out as it was planted, with intervals, and page and tables say so."""
 
+import io
 import re
 from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from rich.console import Console
 
 import influent
 from influent.influence.ledger import Ledger, LedgerNote
 from influent.influence.resampling import Resampling, interval
+from influent.show import show_factors
 
 HOUR_US = 3_600_000_000
 NOTE = LedgerNote(model="planted", fitted_on="0", head="ranking", contrast=None, top=None)
@@ -190,6 +193,13 @@ def test_ids_in_a_page_are_text(sequences, ledger):
     page = factor_page(influent.factors(bold, by=["action", "lag"], rank=False))
     assert "<b>" not in page
     assert "&lt;b&gt;view" in page
+
+
+def test_the_name_of_a_column_is_text_on_a_terminal_too(found):
+    names = pa.array([name.replace("lag", "[/b]lag") for name in found.table.column("factor").to_pylist()])
+    out = Console(record=True, width=120, file=io.StringIO())
+    show_factors(out, replace(found, table=found.table.set_column(0, "factor", names), ranking=None))
+    assert "[/b]lag" in out.export_text()
 
 
 def test_what_is_asked_wrongly_is_said(sequences, ledger):

@@ -73,6 +73,10 @@ def test_what_is_no_experiment_is_refused(change, says):
 def test_arguments_that_do_not_fit_are_refused():
     with pytest.raises(influent.ConfigError, match="one number for each impression"):
         off_policy_value(REWARD, PROPENSITY[:2], TARGET)
+    with pytest.raises(influent.ConfigError, match=r"Got shapes \[\(3,\), \(3, 1\)\]"):
+        off_policy_value(REWARD[:, None], PROPENSITY, TARGET)
+    with pytest.raises(influent.ConfigError, match=r"'n_resamples' parameter must be an int in the range \[1, inf"):
+        off_policy_value(REWARD, PROPENSITY, TARGET, n_resamples=0)
     with pytest.raises(influent.ConfigError, match="go together"):
         off_policy_value(REWARD, PROPENSITY, TARGET, predicted=REWARD)
     with pytest.raises(influent.DataError, match="no impressions"):

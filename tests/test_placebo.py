@@ -62,3 +62,10 @@ def test_the_table_says_what_holds_zero(pairs):
     markdown = check_placebos(model, split.test).to_markdown()
     assert "| as they were |" in markdown
     assert markdown.count("| yes |") == 3
+
+
+@pytest.mark.parametrize("wrong", [{"n_rivals": 0}, {"n_resamples": 0}, {"seed": -1}])
+def test_numbers_out_of_range_are_refused(pairs, wrong):
+    model, split = pairs
+    with pytest.raises(influent.ConfigError, match=f"'{next(iter(wrong))}' parameter must be an int in the range"):
+        check_placebos(model, split.test, **wrong)

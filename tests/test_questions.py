@@ -93,7 +93,8 @@ def test_settings_survive_a_file_of_plain_values():
 @pytest.mark.parametrize(
     ("plain", "message"),
     [
-        ({}, "there is no question ''. There are: will_do, amount_within, of_events, number_of_events"),
+        ({}, r"none is asked. Set ask \(--ask\) to will_do or amount_within or of_events or number_of_events"),
+        ({"horizon": "7d"}, "these settings are of a question, and none is asked"),
         ({"ask": "will-do"}, "Did you mean 'will_do'"),
         ({"ask": "will_do"}, "will_do needs a horizon: how far ahead to look, such as '28d'"),
         ({"ask": "will_do", "horizon": "7"}, r"'7' has no unit\. Write"),

@@ -167,7 +167,7 @@ def test_settings_out_of_range_are_refused():
     ):
         misspelt.fit(sequences)
     with pytest.raises(
-        influent.ConfigError, match="task must be of ranking, classification, regression, time. Got 'rating'"
+        influent.ConfigError, match="task must be of ranking, classification, regression, time, each once. Got 'rating'"
     ):
         influent.Predictor(task="rating")
 

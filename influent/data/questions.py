@@ -93,6 +93,9 @@ class LabelConfig(Checked):
 
     def __post_init__(self) -> None:
         known = get_args(Ask)
+        if not self.ask:
+            asks = " or ".join(known)
+            raise ConfigError(f"these settings are of a question, and none is asked. Set ask (--ask) to {asks}.")
         if self.ask not in known:
             raise ConfigError(
                 f"there is no question {self.ask!r}. There are: {', '.join(known)}.{nearest(str(self.ask), known)}"

@@ -33,6 +33,7 @@ from influent.models.methods import CreditMethod, MethodName, check_fits
 from influent.models.model import EstimatedModel, Model
 from influent.models.ranks import exclude_seen
 from influent.progress import Progress
+from influent.settings import check_int
 
 Removal = Literal["masked", "dropped", "swapped at random", "swapped by popularity", "swapped for the most popular"]
 """What becomes of an event that is taken out: it says nothing at its place, the history closes over it, or another
@@ -181,11 +182,13 @@ def check_faithfulness(
 
     Raises:
         DataError: no moment has a history.
-        ConfigError: a removal is not known, or `cut` is not within 1 and 16.
+        ConfigError: a removal is not known, `cut` is not within 1 and 16, or a number of moments is below 1.
     """
     unknown = [removal for removal in removals if removal not in get_args(Removal)]
     if unknown:
         raise ConfigError(f"there is no removal {unknown[0]!r}. There are: {', '.join(get_args(Removal))}.")
+    check_int("n_moments", n_moments, 1)
+    check_int("n_shapley", n_shapley, 1)
     if not 1 <= cut <= 16:
         raise ConfigError(f"cut must be within 1 and 16, since all 2^cut sets of events are tried. Got {cut}.")
     progress, methods = progress or Progress(), credits_by(model) if methods is None else methods

@@ -16,6 +16,7 @@ import numpy as np
 
 from influent.errors import ConfigError, DataError
 from influent.evaluation.report import Measure
+from influent.settings import check_int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +78,8 @@ def off_policy_value(
     Raises:
         DataError: there are no impressions, a propensity is not known or 0, a chance is not in [0, 1], a reward is not
             finite, or the policy shows nothing of what was shown.
-        ConfigError: arrays differ in length, or only one of `predicted` and `expected` is given.
+        ConfigError: arrays differ in length or are tables, only one of `predicted` and `expected` is given, or a number
+            is out of range.
 
     Example:
         >>> reward, propensity = np.array([1.0, 0.0, 1.0, 0.0]), np.full(4, 0.5)
@@ -86,6 +88,8 @@ def off_policy_value(
         >>> {name: measure.mean for name, measure in report.rows.items()}   # w = 2, 2, 0, 0
         {'inverse propensity': 0.5, 'self-normalised': 0.5}
     """
+    check_int("n_resamples", n_resamples, 1)
+    check_int("seed", seed, 0)
     reward, propensity, target = (np.asarray(values, np.float64) for values in (reward, propensity, target))
     if (predicted is None) != (expected is None):
         raise ConfigError("predicted and expected go together: both come from one model of the reward. Give both.")
@@ -127,9 +131,9 @@ def off_policy_value(
 
 
 def _check(reward: np.ndarray, propensity: np.ndarray, target: np.ndarray, given: list[np.ndarray]) -> None:
-    lengths = {len(values) for values in (reward, propensity, target, *given)}
-    if len(lengths) > 1:
-        raise ConfigError(f"every argument needs one number for each impression. Got lengths {sorted(lengths)}.")
+    shapes = {values.shape for values in (reward, propensity, target, *given)}
+    if len(shapes) > 1 or reward.ndim != 1:
+        raise ConfigError(f"every argument needs one number for each impression. Got shapes {sorted(shapes)}.")
     if not len(reward):
         raise DataError("there are no impressions to estimate from.")
     if not all(np.isfinite(values).all() for values in (reward, *given)):

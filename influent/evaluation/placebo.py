@@ -20,6 +20,7 @@ from influent.errors import DataError
 from influent.evaluation.metrics import bootstrap_interval
 from influent.evaluation.report import Measure
 from influent.models.model import Model
+from influent.settings import check_int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +73,10 @@ def check_placebos(
 
     Raises:
         DataError: fewer than three moments have a history and an outcome that the model knows.
+        ConfigError: a number is out of range.
     """
+    for name, value, least in (("n_rivals", n_rivals, 1), ("n_resamples", n_resamples, 1), ("seed", seed, 0)):
+        check_int(name, value, least)
     items, offsets = moments.target_items()
     has_both = (np.diff(offsets) > 0) & (moments.stop > moments.start)
     has_both[has_both] &= items[offsets[:-1][has_both]] >= 0

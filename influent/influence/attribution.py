@@ -1,4 +1,4 @@
-"""Journeys to which channel the outcomes are put down to: by the ledger and by seven rules, side by side, and what if.
+"""Journeys to which channel the outcomes are put down to: by the ledger and by six rules, side by side, and what if.
 
 Shapes: J journeys, N touches, C channels, G groups of users, R resamples.
 """

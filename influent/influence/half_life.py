@@ -15,7 +15,7 @@ from influent.data.moments import Moments
 from influent.data.sequences import Sequences
 from influent.influence.levels import EventCredits, Factor
 from influent.influence.resampling import Resampling, ratio
-from influent.models.model import Model
+from influent.models.model import Model, tasks_of
 
 _N_BINS = 24
 _N_SAMPLED = 1_000
@@ -69,7 +69,7 @@ def half_lives(
         found = _half_lives(middle, count.sum(axis=0)[None], total.sum(axis=0)[None])[0]
         drawn = _half_lives(middle, draws.draw(count), draws.draw(total))
         rows.append(_row(name, "ledger", found, drawn, middle, n))
-        if isinstance(model, FadingModel) and sequences is not None:
+        if isinstance(model, FadingModel) and "ranking" in tasks_of(model) and sequences is not None:
             gaps_us = np.geomspace(min(_FIRST_GAP_US, middle[0] + 1e6), middle[-1] + 2e6, _N_GAPS)
             rows += _of_kernels(model, sequences, name, gaps_us, seed)
     return pa.Table.from_pylist(rows, schema=_SCHEMA)

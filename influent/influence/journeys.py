@@ -183,10 +183,11 @@ def _by_label(ledger: Ledger, labels: Labels, there: np.ndarray) -> tuple[np.nda
     """Return which predictions are outcomes, and which are journeys."""
     if labels.kind != "classification":
         raise ConfigError(f"{labels.name!r} is a {labels.kind}. An outcome is a label of 1, of a classification.")
-    if len(labels) != len(ledger) or labels.name not in ledger.note.head:
+    is_same = ledger.note.head == f"{labels.kind}: {labels.name}" and len(labels) == len(ledger)
+    if not is_same or not _are_asked_of(labels, ledger):
         raise DataError(
             f"the ledger is of {len(ledger):,} predictions ({ledger.note.head}), the labels are {len(labels):,} of "
-            f"{labels.name!r}. Give the labels that were explained."
+            f"{labels.name!r}, or of other moments. Give the labels that were explained."
         )
     is_outcome = labels.label[there] == 1
     if not is_outcome.any():
@@ -194,13 +195,28 @@ def _by_label(ledger: Ledger, labels: Labels, there: np.ndarray) -> tuple[np.nda
     return is_outcome, ~np.isnan(labels.label[there])
 
 
+def _are_asked_of(labels: Labels, ledger: Ledger) -> bool:
+    """Return whether these, one by one, are the questions that a ledger explains: of whom, when and about what."""
+    moments = labels.moments.take(labels.moment)
+    vocab, predictions = moments.sequences.vocab, ledger.predictions
+    asked = {schema.USER_ID: vocab.users.to_ids(moments.user_idx)}
+    if labels.item_idx is not None:
+        asked[schema.ITEM_ID] = vocab.items.to_ids(labels.item_idx)
+    if moments.time_us is not None:
+        asked[schema.TIME_US] = pa.array(moments.time_us)
+    return all(predictions.column(name).combine_chunks().equals(ids) for name, ids in asked.items())
+
+
 def _by_action(
     ledger: Ledger, sequences: Sequences, names: Sequence[str], there: np.ndarray, stop: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     if not ledger.note.head.startswith("ranking"):
+        is_of_time = ledger.note.head == "time"
         raise ConfigError(
-            f"this ledger explains {ledger.note.head!r}, whose outcome is in its labels and not in what comes next. "
-            "Give these labels as the outcome."
+            "this ledger explains when the next event comes, which has no outcome. Explain a ranking or labels."
+            if is_of_time
+            else f"this ledger explains {ledger.note.head!r}, whose outcome is in its labels and not in what comes "
+            "next. Give these labels as the outcome."
         )
     wanted = sequences.vocab.actions.require_idx(names)
     ids = ledger.predictions.column(schema.USER_ID).combine_chunks().take(pa.array(there))

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from influent.errors import ConfigError, DataError
+from influent.errors import DataError
+from influent.settings import check_int
 
 N_GROUPS = 1_000
 N_RESAMPLES = 500
@@ -36,14 +37,12 @@ class Resampling:
 
         Raises:
             DataError: there is one user only.
-            ConfigError: `n_resamples` is below 100.
+            ConfigError: `n_resamples` is below 100, or `seed` below 0.
         """
         if n_users < 2:
             raise DataError("an interval needs two users or more, and this ledger is of one. Explain those of more.")
-        if isinstance(n_resamples, bool) or not isinstance(n_resamples, int) or n_resamples < 100:
-            raise ConfigError(
-                f"The 'n_resamples' parameter must be an int in the range [100, inf). Got {n_resamples!r}."
-            )
+        check_int("n_resamples", n_resamples, 100)
+        check_int("seed", seed, 0)
         rng = np.random.default_rng(seed)
         n_groups = min(n_users, N_GROUPS)
         group = np.arange(n_users) if n_users <= N_GROUPS else rng.permutation(n_users) % n_groups

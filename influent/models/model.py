@@ -92,6 +92,11 @@ class EstimatedModel(Model, Protocol):
         ...
 
 
+def tasks_of(model: Model) -> tuple[str, ...]:
+    """Return what a model of what comes next was fitted for; those that only count rank."""
+    return getattr(model, "tasks", ("ranking",))
+
+
 def check_fitted(model: Fitted) -> None:
     """Refuse a model that has learned nothing yet.
 

@@ -61,7 +61,7 @@ class Predictor:
     Example:
         >>> Predictor(task="rating")
         Traceback (most recent call last):
-        influent.errors.ConfigError: task must be of ranking, classification, regression, time. Got 'rating'.
+        influent.errors.ConfigError: task must be of ranking, classification, regression, time, each once. Got 'rating'.
     """
 
     vocab: Vocab
@@ -82,7 +82,7 @@ class Predictor:
         self.tasks: tuple[Task, ...] = (task,) if isinstance(task, str) else tuple(task)
         known = get_args(Task)
         if not self.tasks or any(one not in known for one in self.tasks) or len(set(self.tasks)) < len(self.tasks):
-            raise ConfigError(f"task must be of {', '.join(known)}. Got {task!r}.")
+            raise ConfigError(f"task must be of {', '.join(known)}, each once. Got {task!r}.")
         self.model, self.train = (model or ModelConfig()).resolved(), train or TrainConfig()
         if "time" in self.tasks and self.model.knows_moment:
             raise ConfigError("the task 'time' asks when the next event comes, so knows_moment would give it away.")
