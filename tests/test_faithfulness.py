@@ -143,6 +143,8 @@ def test_what_cannot_be_asked_is_refused(split, additive):
         check_faithfulness(additive, split.test, train=split.train, methods=methods, cut=17)
     with pytest.raises(influent.ConfigError, match=r"'n_moments' parameter must be an int in the range \[1, inf"):
         check_faithfulness(additive, split.test, train=split.train, methods=methods, n_moments=0)
+    with pytest.raises(influent.ConfigError, match="at least one way to give credit"):
+        check_faithfulness(additive, split.test, train=split.train, methods={})
     empty = replace(split.test, start=split.test.stop)
     with pytest.raises(influent.DataError, match="no test moment has a history"):
         check_faithfulness(additive, empty, train=split.train, methods=methods)

@@ -69,3 +69,9 @@ def test_numbers_out_of_range_are_refused(pairs, wrong):
     model, split = pairs
     with pytest.raises(influent.ConfigError, match=f"'{next(iter(wrong))}' parameter must be an int in the range"):
         check_placebos(model, split.test, **wrong)
+
+
+def test_a_user_is_asked_once(pairs):
+    model, split = pairs
+    twice = split.test.take(np.repeat(np.arange(len(split.test)), 2))
+    assert check_placebos(model, twice).n_moments == len(split.test)

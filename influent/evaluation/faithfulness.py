@@ -192,6 +192,10 @@ def check_faithfulness(
     if not 1 <= cut <= 16:
         raise ConfigError(f"cut must be within 1 and 16, since all 2^cut sets of events are tried. Got {cut}.")
     progress, methods = progress or Progress(), credits_by(model) if methods is None else methods
+    if not methods:
+        raise ConfigError(
+            "check_faithfulness needs at least one way to give credit; without methods it takes all that fit."
+        )
     asked = _Asked.of(model, sample(moments, n_moments), seed)
     found: dict[str, Credits] = {}
     with progress.track("credits", len(methods)) as advance:

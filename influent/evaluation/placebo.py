@@ -68,7 +68,8 @@ def check_placebos(
     """Measure the credit of events that cannot have led to what came next.
 
     Args:
-        moments: with a history and an outcome that the model knows; others are passed over.
+        moments: with a history and an outcome that the model knows; others are passed over, and so are all but the
+            first of a user, whose own other outcomes would be no placebo.
         n_rivals: how many other moments' outcomes each outcome is held against.
 
     Raises:
@@ -80,7 +81,9 @@ def check_placebos(
     items, offsets = moments.target_items()
     has_both = (np.diff(offsets) > 0) & (moments.stop > moments.start)
     has_both[has_both] &= items[offsets[:-1][has_both]] >= 0
-    outcome, moments = items[offsets[:-1][has_both]], moments.take(np.flatnonzero(has_both))
+    _, first = np.unique(moments.user_idx[has_both], return_index=True)
+    rows = np.flatnonzero(has_both)[first]
+    outcome, moments = items[offsets[:-1][rows]], moments.take(rows)
     if len(moments) < 3:
         raise DataError(f"{len(moments)} moments have a history and a known outcome; placebos need three at least.")
     rng = np.random.default_rng(seed)
