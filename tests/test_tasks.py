@@ -272,7 +272,7 @@ def test_labels_of_other_events_than_those_fitted_on_are_refused(run):
         (("--ask", "will_do", "--horizon", "7"), influent.ConfigError, "'7' has no unit. Write a number above 0 and"),
         (("--ask", "will_do", "--horizon", "70d"), influent.DataError, "the log spans 59.0 days, no more than a hori"),
         (("--ask", "will-do", "--horizon", "7d"), influent.ConfigError, "Did you mean 'will_do'"),
-        (("--horizon", "7d"), influent.ConfigError, "There are: will_do, amount_within, of_events, number_of_events"),
+        (("--horizon", "7d"), influent.ConfigError, r"none is asked. Set ask \(--ask\) to will_do"),
         ((*BUYS, "--task", "time"), influent.ConfigError, "--task, --split, .* go with ranking and time. A question"),
         ((*BUYS, "--split", "0.8"), influent.ConfigError, "A question has --action and --cutoff"),
         ((*BUYS, "--model", "ridge"), influent.ConfigError, "no model 'ridge' for classification. There .* logistic"),
