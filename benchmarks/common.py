@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
 import subprocess
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -52,6 +54,15 @@ def commit() -> str:
 def peak_memory_mib() -> int:
     """Return the most memory this process has held, with interpreter, libraries and data."""
     return round((peak_memory_bytes() or 0) / 2**20)
+
+
+def set_and_model(doc: str | None, sets: Iterable[str]) -> argparse.ArgumentParser:
+    """Return what reads the command line of a benchmark of one model on one set."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("set", choices=sets)
+    parser.add_argument("model")
+    parser.add_argument("--seed", type=int, default=0)
+    return parser
 
 
 def write_result(name: str, content: dict[str, Any]) -> None:

@@ -9,7 +9,6 @@ SET is `mind-click` (is a shown article clicked, on the last day), `cdnow-churn`
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 from collections.abc import Callable
@@ -22,7 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 import influent
-from benchmarks.common import data_set, measured_on, peak_memory_mib, write_result
+from benchmarks.common import data_set, measured_on, peak_memory_mib, set_and_model, write_result
 
 CUTOFF = "1997-12-30"
 HORIZON_DAYS = 182
@@ -99,9 +98,5 @@ def run(set_name: str, name: str, seed: int) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("set", choices=SETS)
-    parser.add_argument("model")
-    parser.add_argument("--seed", type=int, default=0)
-    asked = parser.parse_args()
+    asked = set_and_model(__doc__, SETS).parse_args()
     run(asked.set, asked.model, asked.seed)

@@ -9,7 +9,6 @@ SET is one of `benchmarks.sets.BENCHMARKS`. MODEL is `additive`, `additive-text`
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 from dataclasses import asdict
@@ -19,7 +18,7 @@ import numpy as np
 import torch
 
 import influent
-from benchmarks.common import measured_on, peak_memory_mib, write_result
+from benchmarks.common import measured_on, peak_memory_mib, set_and_model, write_result
 from benchmarks.rectools import run_rectools
 from benchmarks.sets import BENCHMARKS, Benchmark
 from influent.models.item_to_item import ItemToItem
@@ -143,10 +142,7 @@ def explained(model: influent.Model, split: influent.Split) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("set", choices=BENCHMARKS)
-    parser.add_argument("model")
-    parser.add_argument("--seed", type=int, default=0)
+    parser = set_and_model(__doc__, BENCHMARKS)
     parser.add_argument("--refit", action="store_true", help="also fit again with the validation events")
     asked = parser.parse_args()
     run(asked.set, asked.model, asked.seed, asked.refit)

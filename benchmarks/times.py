@@ -7,7 +7,6 @@ SET is one of `SETS`; MODEL is `additive`, a black box (`gru`), the peer (`hawke
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -19,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 import influent
-from benchmarks.common import data_set, measured_on, peak_memory_mib, write_result
+from benchmarks.common import data_set, measured_on, peak_memory_mib, set_and_model, write_result
 from benchmarks.hawkes import choose_decays
 from influent.evaluation.times import ConstantRate, NextEventModel
 
@@ -166,9 +165,5 @@ def judged(
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("set", choices=SETS)
-    parser.add_argument("model")
-    parser.add_argument("--seed", type=int, default=0)
-    asked = parser.parse_args()
+    asked = set_and_model(__doc__, SETS).parse_args()
     run(asked.set, asked.model, asked.seed)

@@ -73,9 +73,8 @@ def test_training_stops_when_patience_is_at_an_end():
     assert len(model.log.epochs) <= model.log.best_epoch + 1 + 2
 
 
-def test_training_that_was_killed_goes_on_to_the_same_weights(tmp_path, monkeypatch):
-    split, settings = checkerboard(), influent.TrainConfig(epochs=6, patience=6)
-    straight = influent.Predictor(model=TINY, train=settings).fit(split.train, split.validation)
+def fit_and_kill(split, settings, checkpoint, monkeypatch, *, after):
+    """Fit, die once this many checkpoints are written, and return a list that grows with each, later ones too."""
 
     class Kill(BaseException):
         """What a test puts in the place of a signal."""
@@ -85,13 +84,21 @@ def test_training_that_was_killed_goes_on_to_the_same_weights(tmp_path, monkeypa
     def save_then_die(*arguments):
         save(*arguments)
         saved.append(1)
-        if len(saved) == 3:
+        if len(saved) == after:
             raise Kill
 
     monkeypatch.setattr(train_module, "_save_checkpoint", save_then_die)
-    checkpoint = tmp_path / "checkpoint.safetensors"
     with pytest.raises(Kill):
         influent.Predictor(model=TINY, train=settings).fit(split.train, split.validation, checkpoint=checkpoint)
+    return saved
+
+
+def test_training_that_was_killed_goes_on_to_the_same_weights(tmp_path, monkeypatch):
+    split, settings = checkerboard(), influent.TrainConfig(epochs=6, patience=6)
+    straight = influent.Predictor(model=TINY, train=settings).fit(split.train, split.validation)
+
+    checkpoint = tmp_path / "checkpoint.safetensors"
+    saved = fit_and_kill(split, settings, checkpoint, monkeypatch, after=3)
     resumed = influent.Predictor(model=TINY, train=settings).fit(split.train, split.validation, checkpoint=checkpoint)
     assert len(saved) == 6  # three epochs before, three after: none was trained twice
     assert np.array_equal(resumed.predict(split.test), straight.predict(split.test))
@@ -466,18 +473,8 @@ def test_averages_survive_a_kill(tmp_path, monkeypatch):
         split.train, split.validation
     )
     assert not np.allclose(straight.predict(split.test), latest.predict(split.test))
-    saved, save = [], train_module._save_checkpoint
-
-    def save_then_die(*arguments):
-        save(*arguments)
-        saved.append(arguments)
-        if len(saved) == 2:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(train_module, "_save_checkpoint", save_then_die)
     checkpoint = tmp_path / "checkpoint.safetensors"
-    with pytest.raises(KeyboardInterrupt):
-        influent.Predictor(model=TINY, train=settings).fit(split.train, split.validation, checkpoint=checkpoint)
+    fit_and_kill(split, settings, checkpoint, monkeypatch, after=2)
     resumed = influent.Predictor(model=TINY, train=settings).fit(split.train, split.validation, checkpoint=checkpoint)
     assert np.array_equal(resumed.predict(split.test), straight.predict(split.test))
 
