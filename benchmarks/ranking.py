@@ -46,6 +46,8 @@ def predictor(name: str, benchmark: Benchmark, seed: int) -> influent.Predictor:
     is_sum = backbone in ("additive", "feedback")
     own = benchmark.model if is_sum else {"max_len": 50, **benchmark.box}
     train = benchmark.train if is_sum else {}
+    if backbone in ("sasrec", "hstu"):
+        own, train = {**own, **benchmark.attention}, benchmark.attention_train
     options = VARIANTS.get(variant, {})
     settings = influent.ModelConfig.from_dict({"backbone": backbone, **own, **options})
     return influent.Predictor(model=settings, train=influent.TrainConfig(seed=seed, **train))

@@ -64,6 +64,8 @@ class Settings:
     """At most."""
     patience: int = 50
     """Epochs without a better validation NDCG@10 after which training ends."""
+    cpu_minutes: float = float("inf")
+    """Training ends with the epoch in which it has used this much."""
     seed: int = 0
     deterministic: bool = False
     windows: bool = False
@@ -234,6 +236,8 @@ class Validation(Callback):
         self.epochs: list[dict[str, float]] = []
         self.best: dict[str, float] = {}
         self.best_weights: dict[str, torch.Tensor] = {}
+        self.ended_by = "epochs"
+        """The setting that ended training"""
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Validation:
         # RecTools fits with a copy of the trainer; what this one learns is wanted here, and its events need no copy.
@@ -254,12 +258,18 @@ class Validation(Callback):
         if not self.best or measures[f"ndcg@{K}"] > self.best[f"ndcg@{K}"]:
             self.best = epoch
             self.best_weights = {name: weight.clone() for name, weight in pl_module.state_dict().items()}
-        trainer.should_stop = epoch["epoch"] - self.best["epoch"] >= self.settings.patience
         epoch["train_seconds"] = stopped - self.clock
         epoch["train_cpu_seconds"] = stopped_cpu - self.cpu_clock
         self.clock, self.cpu_clock = time.perf_counter(), time.process_time()
         epoch["validation_seconds"] = self.clock - stopped
         self.epochs.append(epoch)
+        used = sum(past["train_cpu_seconds"] for past in self.epochs) / 60
+        is_patient = epoch["epoch"] - self.best["epoch"] < self.settings.patience
+        if not is_patient:
+            self.ended_by = "patience"
+        elif used >= self.settings.cpu_minutes:
+            self.ended_by = "cpu_minutes"
+        trainer.should_stop = self.ended_by != "epochs"
         print(f"epoch {epoch['epoch']}: NDCG@{K} {epoch[f'ndcg@{K}']:.4f}", file=sys.stderr, flush=True)
 
 
@@ -328,6 +338,7 @@ def main(folder: Path) -> None:
         "settings": asdict(settings),
         "epochs": judge.epochs,
         "best_epoch": judge.best["epoch"],
+        "ended_by": judge.ended_by,
         "validation": {measure: judge.best[measure] for measure in accuracy(ranks)},
         "test": accuracy(ranks),
         "seconds": {
