@@ -70,6 +70,9 @@ from .data.split import Split as Split
 from .data.split import split_at as split_at
 from .data.split import split_last as split_last
 from .data.split import split_users as split_users
+from .data.ties import Ties as Ties
+from .data.ties import build_ties as build_ties
+from .data.ties import co_acting as co_acting
 from .data.vectors import ItemVectors as ItemVectors
 from .data.vectors import read_vectors as read_vectors
 from .data.vectors import reduce_vectors as reduce_vectors
@@ -147,6 +150,7 @@ from .evaluation.times import TimeReport as TimeReport
 from .evaluation.times import evaluate_times as evaluate_times
 from .influence.attribution import Attribution as Attribution
 from .influence.attribution import attribute as attribute
+from .influence.causes import explain_causes as explain_causes
 from .influence.difference import explain_difference as explain_difference
 from .influence.drift import Drift as Drift
 from .influence.drift import drift as drift
@@ -155,6 +159,8 @@ from .influence.explain import explain as explain
 from .influence.explain import explain_gap as explain_gap
 from .influence.factors import Factors as Factors
 from .influence.factors import factors as factors
+from .influence.graph import InfluenceGraph as InfluenceGraph
+from .influence.graph import influence_graph as influence_graph
 from .influence.journeys import Journeys as Journeys
 from .influence.journeys import journeys as journeys
 from .influence.ledger import Ledger as Ledger
@@ -202,6 +208,8 @@ from .models.lora import finetune_text as finetune_text
 from .models.methods import CreditMethod as CreditMethod
 from .models.model import Model as Model
 from .models.predictor import Predictor as Predictor
+from .models.social import Social as Social
+from .models.social import SocialConfig as SocialConfig
 from .models.space import Choices as Choices
 from .models.space import Range as Range
 from .models.store import load_model as load_model

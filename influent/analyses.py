@@ -1,4 +1,4 @@
-"""A run's ledger to what analysts ask of it, from run folder to run folder: factors, drift, attribution."""
+"""What analysts ask of a run, from run folder to run folder: factors, drift, attribution, who moved whom."""
 
 from __future__ import annotations
 
@@ -6,13 +6,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from influent.answers import answers_labels, fitted_on_labels
+from influent.data.events import read_edges
 from influent.data.sequences import Sequences
+from influent.data.split import SplitConfig
+from influent.data.ties import build_ties, co_acting
 from influent.errors import ConfigError
 from influent.influence.attribution import Attribution, attribute
+from influent.influence.causes import explain_causes
 from influent.influence.drift import Drift, drift
 from influent.influence.factors import Factors, factors
+from influent.influence.graph import InfluenceGraph, influence_graph
 from influent.influence.journeys import journeys
 from influent.influence.ledger import Ledger
+from influent.models.model import tasks_of
+from influent.models.social import Social, SocialConfig
 from influent.models.store import load_model
 from influent.progress import Progress
 from influent.run import Run, versions, writing
@@ -94,6 +101,45 @@ def attribute_run(
     found = attribute(journeys(ledger, sequences, outcome=ends, by=by), half_life=half_life, seed=seed)
     settings = {"outcome": list(outcome), "by": by, "half_life": half_life, "seed": seed, "versions": versions()}
     with writing(run.folder, "attribute", settings, stands_on=run) as new:
+        found.save(new)
+    return found
+
+
+def graph_run(
+    folder: str | Path,
+    *,
+    edges: str | Path | None = None,
+    by: str | None = None,
+    window: str = "7d",
+    min_influence: float = 0.0,
+    progress: Progress | None = None,
+) -> InfluenceGraph:
+    """Say who moved whom in a run's log, beyond what its model expects of each user's own past, and keep the graph.
+
+    Strengths of ties are learned from the training part; what each event of the whole log was an answer to is added up.
+
+    Args:
+        edges: a file of edges, as for `read_edges`; by default whoever acted on an item after somebody else is tied.
+        by: as for `influence_graph`.
+        window: how long ago an event can be that another is an answer to.
+
+    Raises:
+        ConfigError: the run's model ranks nothing, so that it expects nothing of an item, or the log is order-only.
+        DataError: no edge ties two users of the log, or nobody has a credit in anybody else's events.
+    """
+    run = Run.open(folder)
+    run.require("clean")
+    settings = run.require("fit")["settings"]
+    own = None if answers_labels(run) else load_model(run.folder)
+    if own is None or "ranking" not in tasks_of(own):
+        raise ConfigError(f"the model in {run.folder} ranks no items. Fit one that does: influent fit {run.folder}")
+    sequences = Sequences.load(run.folder)
+    train = SplitConfig.of(settings["split"]).split(sequences).train
+    ties = co_acting(train, window=window) if edges is None else build_ties(read_edges(edges), train)
+    model = Social(ties, own=own, config=SocialConfig(window=window)).fit(train, progress=progress)
+    found = influence_graph(explain_causes(model, sequences), by=by, min_influence=min_influence)
+    about = {"edges": str(edges) if edges else None, "by": by, "window": window, "min_influence": min_influence}
+    with writing(run.folder, "graph", {**about, "versions": versions()}, stands_on=run) as new:
         found.save(new)
     return found
 

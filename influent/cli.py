@@ -402,7 +402,7 @@ def explain(
         typer.echo(f"written: {run / 'ledger.parquet'}")
 
 
-for verb in (ledger_verbs.factors, ledger_verbs.drift, ledger_verbs.attribute):
+for verb in (ledger_verbs.factors, ledger_verbs.drift, ledger_verbs.attribute, ledger_verbs.graph):
     app.command()(verb)
 
 

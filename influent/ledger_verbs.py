@@ -1,8 +1,9 @@
-"""The verbs of the command line that read a run's ledger: factors, drift, attribute."""
+"""The verbs of the command line that analyse a run: factors, drift, attribute, graph."""
 
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -56,3 +57,26 @@ def attribute(
     found = analyses.attribute_run(run, outcome=outcome, by=by, half_life=half_life, seed=seed or 0)
     show.show_attribution(show.console(), found)
     typer.echo(f"written: {run / 'attribution.parquet'}")
+
+
+def graph(
+    run: RunFolder,
+    edges: Annotated[
+        Path | None, typer.Option(help="Who is tied to whom: source_user_id, target_user_id; by default all co-acting.")
+    ] = None,
+    by: Annotated[str | None, typer.Option(help="Split edges by a column of the ledger, such as item_id.")] = None,
+    window: Annotated[str, typer.Option(help="How long ago what an event answers can be: 7d; also s, m, h, w.")] = "7d",
+    min_influence: Annotated[float, typer.Option(help="Leave out edges with less.")] = 0.0,
+    graphml: Annotated[Path | None, typer.Option(help="Also write the graph as GraphML; needs networkx.")] = None,
+) -> None:
+    """Say who moved whom: whose events others' events were answers to, beyond what their own past expects."""
+    from influent import analyses, show
+
+    found = analyses.graph_run(
+        run, edges=edges, by=by, window=window, min_influence=min_influence, progress=progress_for(sys.stderr)
+    )
+    show.show_graph(show.console(), found)
+    if graphml is not None:
+        found.write_graphml(graphml)
+        typer.echo(f"written: {graphml}")
+    typer.echo(f"written: {run / 'edges.parquet'}")

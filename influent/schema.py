@@ -50,10 +50,11 @@ SERVED_FROM = "served_from"
 def ledger_schema(user_type: pa.DataType, item_type: pa.DataType) -> pa.Schema:
     """Columns of a ledger over a log with these id types.
 
-    `head` is the readout that is explained. `source` is one of `event`, `bias`, `context` and `rest` (the exact sum
-    of what a shortened ledger leaves out), and where credits are estimated `baseline` (what a history that says
-    nothing adds) and `residual`; `source_name` says which context column. The columns about an event are
-    null in the rows that no event owns. `lag` counts events back from the moment (1 is the latest). `gap_us` is the
+    `head` is the readout that is explained. `source` is one of `event`, `social` (an event of somebody else, whom
+    `source_user_id` names), `bias`, `context` and `rest` (the exact sum of what a shortened ledger leaves out), and
+    where credits are estimated `baseline` (what a history that says nothing adds) and `residual`; `source_name` says
+    which context column. The columns about an event are null in the rows that no event owns. `lag` counts the user's
+    own events back from the moment (1 is the latest). `gap_us` is the
     time from the event to the moment, or to the latest event where the moment is not known; null in an order-only
     log. `credit` is in the unit of the score; `standard_error` too, of credits that are drawn, and null of others.
     """

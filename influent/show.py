@@ -22,6 +22,7 @@ from influent.influence.attribution import Attribution
 from influent.influence.drift import EVERYTHING, Drift
 from influent.influence.evidence import evidence
 from influent.influence.factors import Factors
+from influent.influence.graph import INFLUENCE, InfluenceGraph
 from influent.influence.ledger import Ledger, LedgerNote
 from influent.recommendations import Recommendations
 
@@ -101,6 +102,25 @@ def show_tuned(out: Console, tuned: Tuned) -> None:
     out.print(_table_of(tuned.cells()))
     out.print(tuned.caption(), markup=False, highlight=False)
     out.print(tuned.to_toml(), markup=False, highlight=False)
+
+
+def show_graph(out: Console, graph: InfluenceGraph, n_rows: int = 10) -> None:
+    """Print the people who moved others most, the largest edges, and what to keep in mind."""
+    table = _table("who", ">others' events put down to them", ">95 % interval", ">per event", ">reach", ">openness")
+    for row in graph.people.slice(0, n_rows).to_pylist():
+        span = f"{row['low']:.1f} to {row['high']:.1f}"
+        of_events = [f"{row['per_event']:.3f}", f"{row['reach']:.1f}", f"{row['openness']:.0%}"]
+        _add_row(table, str(row[schema.USER_ID]), f"{row['exerted']:.1f}", span, *of_events)
+    out.print(table)
+    split = [] if graph.note.by is None else [graph.note.by]
+    table = _table("from", "to", *split, ">events put down", ">95 % interval", ">of events")
+    for row in graph.edges.slice(0, n_rows).to_pylist():
+        ends = [str(row[name]) for name in (schema.SOURCE_USER_ID, schema.TARGET_USER_ID, *split)]
+        span = f"{row['low']:.2f} to {row['high']:.2f}"
+        _add_row(table, *ends, f"{row[INFLUENCE]:.2f}", span, f"{row['n_predictions']:,}")
+    out.print(table)
+    for sentence in graph.sentences():
+        out.print(sentence, markup=False, highlight=False)
 
 
 def show_ledger(out: Console, ledger: Ledger, vocab: Vocab, prediction_id: int, n_events: int | None = None) -> None:

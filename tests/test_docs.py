@@ -29,7 +29,7 @@ def test_the_python_in_the_readme_prints_what_it_shows():
 
 def test_every_verb_is_in_the_readme():
     verbs = [command.name or command.callback.__name__ for command in app.registered_commands]
-    assert len(verbs) == 11
+    assert len(verbs) == 12
     for verb in verbs:
         assert f"`influent {verb}" in README
 

@@ -196,11 +196,11 @@ def moments_at(sequences: Sequences, user_ids: Sequence[Any], time_us: Sequence[
     if users.shape != moments.shape:
         raise ConfigError(f"moments_at needs one time for each user. Got {users.size} users and {moments.size} times.")
     start, end = sequences.offsets[users], sequences.offsets[users + 1]
-    stop = _first_not_before(sequences.time_us, start, end, moments)
+    stop = first_not_before(sequences.time_us, start, end, moments)
     return Moments(sequences=sequences, user_idx=users, start=start, stop=stop, target_stop=stop, time_us=moments)
 
 
-def _first_not_before(times: np.ndarray, start: np.ndarray, end: np.ndarray, moments: np.ndarray) -> np.ndarray:
+def first_not_before(times: np.ndarray, start: np.ndarray, end: np.ndarray, moments: np.ndarray) -> np.ndarray:
     """Return the first place in each `start:end` whose time is not before the moment; one bisection for all."""
     low, high = start.copy(), end.copy()
     while (open_ := low < high).any():

@@ -303,6 +303,8 @@ def _assemble(
         return np.where(none, -1, values[at]) if len(values) else np.full(len(at), -1)
 
     users = vocab.users.to_ids(moments.user_idx)
+    is_of_others = ~none & (of_event(sequences.user_idx) != moments.user_idx[moment])
+    source = np.array([rows.source for rows in parts], object)[kind]
     event_times = pa.nulls(len(at), pa.int64())
     if sequences.time_us is not None:
         event_times = pa.array(of_event(sequences.time_us), mask=none)
@@ -312,13 +314,13 @@ def _assemble(
         schema.TIME_US: times.take(pa.array(moment)),
         schema.ITEM_ID: vocab.items.to_ids(candidates.reshape(-1)).take(pa.array(prediction)),
         schema.HEAD: _labels([note.head], np.zeros(len(at), np.int64)),
-        schema.SOURCE: _labels([rows.source for rows in parts], kind),
+        schema.SOURCE: pa.array(np.where(is_of_others, "social", source)),
         schema.SOURCE_NAME: pa.chunked_array([pa.array(r.all_names(), pa.string()) for r in parts]).take(order),
         schema.SOURCE_EVENT_ID: pa.array(of_event(sequences.event_id), mask=none),
-        schema.SOURCE_USER_ID: users.take(pa.array(moment, mask=none)),
+        schema.SOURCE_USER_ID: vocab.users.to_ids(of_event(sequences.user_idx)),
         schema.SOURCE_ITEM_ID: vocab.items.to_ids(of_event(sequences.item_idx)),
         schema.SOURCE_ACTION: vocab.actions.to_ids(of_event(sequences.action_idx)),
-        schema.LAG: pa.array((moments.stop[moment] - place).astype(np.int32), mask=none),
+        schema.LAG: pa.array((moments.stop[moment] - place).astype(np.int32), mask=none | is_of_others),
         schema.GAP_US: pc.subtract(times.take(pa.array(moment)), event_times),
         schema.CREDIT: np.concatenate([rows.credit for rows in parts])[order],
         schema.STANDARD_ERROR: pa.array(np.concatenate([r.all_errors() for r in parts])[order], from_pandas=True),

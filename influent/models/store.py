@@ -13,6 +13,7 @@ from influent.data.vocab import Vocab
 from influent.errors import RunFolderError
 from influent.models.item_to_item import DecayedCounts, Ease, ItemKNN, ItemToItem, Markov, Popularity, RecentPopularity
 from influent.models.model import Model
+from influent.models.social import Social
 
 COUNTED: dict[str, type[ItemToItem]] = {
     kind.KIND: kind for kind in (Popularity, RecentPopularity, Markov, ItemKNN, Ease, DecayedCounts)
@@ -33,6 +34,9 @@ def load_model(folder: str | Path) -> Model:
             from influent.models.predictor import Predictor
 
             return Predictor.restore(config, folder)
+        if config["model"] == "social":
+            own = load_model(folder / "own") if config["has_own"] else None
+            return Social.restore(load_file(folder / "model.safetensors"), Vocab.load(folder), config, own)
         kind = COUNTED[config["model"]](**config["settings"])
         return kind.restore(load_file(folder / "model.safetensors"), Vocab.load(folder), config)
     except (SafetensorError, KeyError, RuntimeError, FileNotFoundError, TypeError, ValueError) as error:
@@ -49,7 +53,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
         config = json.loads(path.read_text())
     except ValueError as error:
         raise RunFolderError(f"{path} is damaged: {error}. Fit the model again: influent fit {folder}") from error
-    known = ["predictor", *COUNTED]
+    known = ["predictor", "social", *COUNTED]
     kind = config.get("model") if isinstance(config, dict) else None
     if kind not in known:
         raise RunFolderError(

@@ -1,0 +1,248 @@
+"""A ledger of what events were answers to becomes a graph: who moved whom, how much, and how sure that is.
+
+I(v → u) is the sum of the credits of v's events in u's predictions. Of a ledger of causes it is the number of u's
+events that were answers to v, by the model.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from scipy import stats
+
+from influent import schema
+from influent.errors import ConfigError, DataError, MissingExtraError, SchemaError
+from influent.influence.ledger import Ledger
+
+if TYPE_CHECKING:
+    import networkx as nx
+
+INFLUENCE = "influence"
+_NUMBERS = (INFLUENCE, "low", "high", "n_predictions", "n_events")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GraphNote:
+    """What a reader of a graph has to know."""
+
+    model: str
+    fitted_on: str
+    by: str | None
+    """What edges are split by, beside source and target"""
+    n_predictions: int
+    n_left_out: int
+    """Edges below `min_influence`"""
+    left_out: float
+    """How much they add up to"""
+    caution: str = "Influence is what the model puts down to others. It is not an effect: likeness can look the same."
+
+
+@dataclass(frozen=True, kw_only=True)
+class InfluenceGraph:
+    """Who moved whom.
+
+    Attributes:
+        edges: `source_user_id`, `target_user_id`, the column it is split by, if any, `influence` with its 95 % interval
+            `low` and `high`, `n_predictions` (of the target, in which the source has a credit) and `n_events` (of the
+            source, that have one); the largest first.
+        people: `user_id`, `exerted` with its interval, `per_event` (what each of the user's explained events exerted),
+            `reach` (over how many others it is spread, as if evenly: the square of the sum over the sum of squares),
+            `received`, `openness` (the share of the user's own scores that is put down to others), `n_events` of the
+            user; the largest `exerted` first.
+    """
+
+    edges: pa.Table
+    people: pa.Table
+    note: GraphNote
+
+    def __len__(self) -> int:
+        return int(self.edges.num_rows)
+
+    def sentences(self) -> list[str]:
+        """Return what a reader has to know of these numbers."""
+        total, note = pc.sum(self.people.column("received")).as_py(), self.note
+        lines = [
+            f"{note.model}: {total:,.1f} of {note.n_predictions:,} are put down to others, along {len(self):,} edges."
+        ]
+        if note.n_left_out:
+            lines.append(f"{note.n_left_out:,} edges, {note.left_out:,.1f} together, are too small to be shown.")
+        return [*lines, note.caution]
+
+    def save(self, folder: Path) -> None:
+        """Write `edges.parquet`, `people.parquet` and `graph.json`."""
+        pq.write_table(self.edges, folder / "edges.parquet", compression="zstd")
+        pq.write_table(self.people, folder / "people.parquet", compression="zstd")
+        (folder / "graph.json").write_text(json.dumps(asdict(self.note), indent=2) + "\n")
+
+    @classmethod
+    def load(cls, folder: str | Path) -> InfluenceGraph:
+        """Read what `save` wrote.
+
+        Raises:
+            SchemaError: a file is missing.
+        """
+        folder = Path(folder)
+        for name in ("edges.parquet", "people.parquet", "graph.json"):
+            if not (folder / name).exists():
+                raise SchemaError(f"{folder} holds no {name}. Make a graph first: influent graph {folder}")
+        return cls(
+            edges=pq.read_table(folder / "edges.parquet"),
+            people=pq.read_table(folder / "people.parquet"),
+            note=GraphNote(**json.loads((folder / "graph.json").read_text())),
+        )
+
+    def to_networkx(self) -> nx.DiGraph[Any]:
+        """Return a `networkx.DiGraph`, or a `MultiDiGraph` where edges are split, with the columns as attributes.
+
+        Raises:
+            MissingExtraError: networkx is not installed.
+        """
+        try:
+            import networkx as nx
+        except ImportError as error:
+            raise MissingExtraError("to_networkx needs networkx: pip install 'influent[graph]'.") from error
+        graph: Any = nx.DiGraph() if self.note.by is None else nx.MultiDiGraph()
+        for row in self.people.to_pylist():
+            graph.add_node(row.pop(schema.USER_ID), **row)
+        for row in self.edges.to_pylist():
+            ends = row.pop(schema.SOURCE_USER_ID), row.pop(schema.TARGET_USER_ID)
+            graph.add_edge(*ends, **row)
+        return graph
+
+    def write_graphml(self, path: str | Path) -> None:
+        """Write the graph as GraphML, which Gephi, igraph and others read.
+
+        Raises:
+            MissingExtraError: networkx is not installed.
+        """
+        graph = self.to_networkx()
+        import networkx as nx
+
+        nx.write_graphml(graph, path)
+
+
+def influence_graph(ledger: Ledger, *, by: str | None = None, min_influence: float = 0.0) -> InfluenceGraph:
+    """Add up credits from one user's events to another user's predictions.
+
+    The influence on a user adds up to what the ledger puts down to others in that user's predictions, but for edges
+    below `min_influence`; how many and how much these are is in the note. Intervals are those of a Poisson bootstrap
+    over predictions, whose variance is the sum of squares of an edge's credits per prediction; by a gamma distribution
+    with this mean and variance, since few credits add up skewed, and a normal one where the sum is not above 0.
+
+    Args:
+        by: a column of the ledger to split edges by, such as `source_action` or `item_id`.
+        min_influence: edges with less are left out.
+
+    Raises:
+        SchemaError: the ledger has no such column.
+        ConfigError: the ledger is shortened, so that it does not say what every event has, or `min_influence` is
+            negative.
+        DataError: nobody has a credit in anybody else's predictions.
+
+    Example:
+        Bob bought twice; ann's event has shares of 0.5 and 0.25 of the two. Then I(ann → bob) is 0.75.
+    """
+    if ledger.note.top is not None:
+        raise ConfigError(
+            f"this ledger has rows for the largest {ledger.note.top} events only. Explain without 'top' to count all."
+        )
+    if not min_influence >= 0:
+        raise ConfigError(f"The 'min_influence' parameter must be 0 or more. Got {min_influence!r} instead.")
+    if by is not None and by not in ledger.table.column_names:
+        raise SchemaError(f"the ledger has no column {by!r}. It has: {', '.join(ledger.table.column_names)}.")
+    social = ledger.table.filter(pc.equal(ledger.table.column(schema.SOURCE), "social"))
+    if social.num_rows == 0:
+        raise DataError("nobody has a credit in anybody else's predictions, so there is no graph.")
+    key = [schema.SOURCE_USER_ID, schema.USER_ID, *([by] if by else [])]
+    edges = _added_up(social, key).rename_columns({schema.USER_ID: schema.TARGET_USER_ID})
+    enough = pc.greater_equal(edges.column(INFLUENCE), min_influence)
+    left_out = edges.filter(pc.invert(enough)).column(INFLUENCE)
+    edges = edges.filter(enough)
+    note = GraphNote(
+        model=ledger.note.model,
+        fitted_on=ledger.note.fitted_on,
+        by=by,
+        n_predictions=len(ledger),
+        n_left_out=len(left_out),
+        left_out=pc.sum(left_out).as_py() or 0.0,
+    )
+    return InfluenceGraph(edges=edges, people=_people(ledger, social), note=note)
+
+
+def _added_up(social: pa.Table, key: Sequence[str]) -> pa.Table:
+    """Return the sums of credits by these columns, with intervals, the largest first."""
+    by_prediction = social.group_by([*key, schema.PREDICTION_ID]).aggregate([(schema.CREDIT, "sum")])
+    credit = by_prediction.column(f"{schema.CREDIT}_sum")
+    by_prediction = by_prediction.append_column("square", pc.power(credit, 2))
+    sums = by_prediction.group_by(list(key)).aggregate(
+        [(f"{schema.CREDIT}_sum", "sum"), ("square", "sum"), (schema.PREDICTION_ID, "count")]
+    )
+    events = social.group_by([*key, schema.SOURCE_EVENT_ID]).aggregate([]).group_by(list(key))
+    n_events = events.aggregate([(schema.SOURCE_EVENT_ID, "count")])
+    sums = sums.join(n_events, keys=list(key), join_type="inner")
+    mean = sums.column(f"{schema.CREDIT}_sum_sum").to_numpy()
+    low, high = _interval(mean, sums.column("square_sum").to_numpy())
+    table = pa.table(
+        {
+            **{name: sums.column(name) for name in key},
+            INFLUENCE: mean,
+            "low": low,
+            "high": high,
+            "n_predictions": sums.column(f"{schema.PREDICTION_ID}_count"),
+            "n_events": sums.column(f"{schema.SOURCE_EVENT_ID}_count"),
+        }
+    )
+    return table.sort_by([(INFLUENCE, "descending"), *((name, "ascending") for name in key)]).combine_chunks()
+
+
+def _interval(mean: np.ndarray, variance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the 2.5th and the 97.5th percentile of sums with this mean and variance."""
+    skewed = (mean > 0) & (variance > 0)
+    shape = np.where(skewed, mean**2 / np.where(skewed, variance, 1.0), 1.0)
+    normal = np.outer([-1.96, 1.96], np.sqrt(variance)) + mean
+    low, high = (stats.gamma.ppf(q, shape, scale=np.abs(mean) / shape) for q in (0.025, 0.975))
+    return np.where(skewed, low, normal[0]), np.where(skewed, high, normal[1])
+
+
+def _people(ledger: Ledger, social: pa.Table) -> pa.Table:
+    exerted = _added_up(social, [schema.SOURCE_USER_ID]).rename_columns({schema.SOURCE_USER_ID: schema.USER_ID})
+    pairs = social.group_by([schema.SOURCE_USER_ID, schema.USER_ID]).aggregate([(schema.CREDIT, "sum")])
+    pairs = pairs.append_column("square", pc.power(pairs.column(f"{schema.CREDIT}_sum"), 2))
+    squares = pairs.group_by(schema.SOURCE_USER_ID).aggregate([("square", "sum")])
+    received = pairs.group_by(schema.USER_ID).aggregate([(f"{schema.CREDIT}_sum", "sum")])
+    own = ledger.predictions.group_by(schema.USER_ID).aggregate(
+        [(schema.PREDICTION_ID, "count"), (schema.SCORE, "sum")]
+    )
+    ids = pa.chunked_array([*own.column(schema.USER_ID).chunks, *exerted.column(schema.USER_ID).chunks]).unique()
+
+    def of(table: pa.Table, key: str, column: str) -> np.ndarray:
+        place = pc.index_in(ids, table.column(key).combine_chunks())
+        return np.asarray(pc.fill_null(table.column(column).take(place), 0).to_numpy(), np.float64)
+
+    n_own = of(own, schema.USER_ID, f"{schema.PREDICTION_ID}_count")
+    given = of(exerted, schema.USER_ID, INFLUENCE)
+    taken = of(received, schema.USER_ID, f"{schema.CREDIT}_sum_sum")
+    total = of(own, schema.USER_ID, f"{schema.SCORE}_sum")
+    square = of(squares, schema.SOURCE_USER_ID, "square_sum")
+    table = pa.table(
+        {
+            schema.USER_ID: ids,
+            "exerted": given,
+            "low": of(exerted, schema.USER_ID, "low"),
+            "high": of(exerted, schema.USER_ID, "high"),
+            "per_event": given / np.maximum(n_own, 1),
+            "reach": given**2 / np.where(square > 0, square, 1.0),
+            "received": taken,
+            "openness": np.where(total > 0, taken / np.where(total > 0, total, 1.0), 0.0),
+            "n_events": n_own.astype(np.int64),
+        }
+    )
+    return table.sort_by([("exerted", "descending"), (schema.USER_ID, "ascending")]).combine_chunks()

@@ -1,0 +1,434 @@
+"""What others did to whose event each was an answer: a Hawkes process along ties, with strengths that are shrunk.
+
+User u acts on item i at time t at the rate
+
+    λ(u, t, i) = ρ_u Σ_k π_k f_k(i, u, t) + Σ_v Σ_j A(v → u, scene_j) · κ(t − t_j) · 1[item_j = i]
+
+v: users that u is tied to, j: their events before t. The lines k that no event of others owns are the item's
+popularity, its burst (what everybody else just did to it, through the same kernel as a tie: a front page moves all at
+once, and moves nobody through anybody; what others are credited with is beyond that) and what a model of u's own past
+expects. A(v → u, s) is drawn towards a(u) · b(v, s), how open u and how strong v is in that scene, as if the pair had
+been seen for `prior_events` events more: a pair that was seen once says little. Where ties are read off the log and
+most of them mean nothing, a part of an answer, `chance`, is first taken from what each pair has to show. κ is a density
+over the gap, constant within bins.
+
+A rate is a sum, so each event has an exact share of it, and one that is left out takes its term with it. Fitted by
+expectation maximisation over the causes of events: Veen and Schoenberg, Estimation of space-time branching process
+models in seismology using an EM-type algorithm, 2008.
+
+Shapes: E events, L ties, S scenes, P co-actions, K lines, G bins of the gap, N moments, C candidates, I items.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from safetensors.numpy import save_file
+from scipy import special
+
+from influent import schema
+from influent.data.clock import span_us
+from influent.data.moments import Moments, first_not_before, ranges
+from influent.data.sequences import Sequences
+from influent.data.ties import CoActions, Ties, find_co_actions
+from influent.data.vocab import Vocab
+from influent.errors import ConfigError
+from influent.models.bursts import Bursts, bin_of
+from influent.models.credits import Credits
+from influent.models.model import Model, check_fitted, check_same_ids
+from influent.models.ranks import BATCH
+from influent.progress import Progress
+from influent.settings import Checked
+
+
+@dataclass(frozen=True, kw_only=True)
+class SocialConfig(Checked):
+    """How far others' events reach, and how much has to be seen of a pair."""
+
+    window: str = "7d"
+    """An event can be an answer to one that is no longer ago."""
+    reach: int = 50
+    """How many earlier events on an item are looked at while fitting, the latest ones."""
+    n_bins: int = 12
+    """Bins of the gap, evenly spaced in its logarithm."""
+    prior_events: float = 20.0
+    """How many events of the source the prior of a pair's strength counts for."""
+    chance: float = -1.0
+    """How much of an answer each pair has by chance; −1 means 0.7 where ties were read off the log, and 0 where they
+    were given."""
+    iterations: int = 100
+    """Most rounds of expectation maximisation."""
+
+    def __post_init__(self) -> None:
+        span_us(self.window)
+        for name in ("reach", "n_bins", "iterations"):
+            self._check_int(name, 1)
+        self._check_real("prior_events", 1e-6)
+        if self.chance != -1:
+            self._check_real("chance", 0.0)
+
+
+_CHANCE = 0.7
+"""Chosen in planted worlds, where with it the share of events that others caused comes out as it is."""
+_STEPS_OF_CHANCE = 30
+_DAY_S = 86_400.0
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Causes:
+    """What each event of a log was an answer to, as shares of its rate; they add up to 1."""
+
+    moments: Moments
+    """The moment of each event"""
+    of_lines: dict[str, np.ndarray]
+    """float64 (E,) for each line that no event of others owns"""
+    co_actions: CoActions
+    of_events: np.ndarray
+    """float64 (P,): of the earlier event of each co-action, in the rate of the later one"""
+
+
+class Social:
+    """A Hawkes process along ties, over a model of each user's own past where one is given.
+
+    Args:
+        ties: who may be moved by whom; by default whoever acted on an item after somebody else did.
+        own: a fitted model of what comes next by a user's own past. What others are credited with is then beyond what
+            that expects. Its scores are taken as logits.
+        config: windows and priors.
+
+    Raises:
+        NotFittedError: `own` is not fitted.
+    """
+
+    vocab: Vocab
+    popularity: np.ndarray
+    fitted_on: str = ""
+    max_len: int | None = None
+
+    def __init__(self, ties: Ties, *, own: Model | None = None, config: SocialConfig | None = None) -> None:
+        if own is not None:
+            check_fitted(own)
+        self.ties, self.own, self.config = ties, own, config or SocialConfig()
+        self._window_us = span_us(self.config.window)
+        # From a second, or a millionth of the window where that is less than a minute.
+        shortest = min(1e6, self._window_us / 60)
+        self.edges_us = np.concatenate([[0.0], np.geomspace(shortest, self._window_us, self.config.n_bins)])
+
+    @property
+    def name(self) -> str:
+        """Return how reports call the model."""
+        return "social" if self.own is None else f"social over {self.own.name}"
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """Return the names of what no event of others owns."""
+        return ("popularity", "burst") if self.own is None else ("popularity", "burst", "own past")
+
+    @property
+    def n_scenes(self) -> int:
+        """Return how many scenes strengths differ by; 1 where the log names none."""
+        return max(len(self.vocab.categories.get(schema.SCENE, ())), 1)
+
+    def fit(self, train: Sequences, validation: Moments | None = None, *, progress: Progress | None = None) -> Self:
+        """Learn rates, lines, the kernel and strengths from the training events; validation moments are not needed.
+
+        Raises:
+            ConfigError: the log is order-only, so that nobody can be said to have come first.
+        """
+        if train.time_us is None:
+            raise ConfigError("this log is order-only: it does not say who acted first, so nobody can have led.")
+        config = self.config
+        self.vocab, self.popularity = train.vocab, train.popularity()
+        pairs = find_co_actions(train, self.ties, window=config.window, reach=config.reach)
+        with (progress or Progress()).track("fit social", config.iterations) as advance:
+            self._maximise(train, pairs, self._of_lines(train), advance)
+        self.fitted_on = train.fingerprint
+        return self
+
+    def _maximise(self, train: Sequences, pairs: CoActions, f_EK: np.ndarray, advance: Any) -> None:
+        """Find the parameters by turns: what caused each event, and how strong causes must be for that."""
+        user = train.user_idx.astype(np.int64)
+        counts = np.diff(train.offsets)
+        assert train.time_us is not None
+        span_s = max(float(np.ptp(train.time_us)) / 1e6, 1.0)
+        scene = self._scene_of(train)
+        cell = pairs.tie * self.n_scenes + scene[pairs.source]
+        of_bin = bin_of(pairs.gap_us, self.edges_us)
+        burst_EG = self._bursts_of_each(train)
+        n_cells = len(self.ties) * self.n_scenes
+        width_s = np.diff(self.edges_us) / 1e6
+        self.log_rate = len(train) / span_s
+        self.rate_U = counts / span_s
+        self.line_K = np.full(f_EK.shape[1], 1 / f_EK.shape[1])
+        mass = np.full(len(width_s), 1 / len(width_s))
+        exposure = self._exposure(train, scene, mass)
+        strength = np.full(n_cells, 0.1 * len(train) / max(exposure.sum(), 1.0))
+        chance = self.config.chance if self.config.chance != -1 else _CHANCE * (not self.ties.are_given)
+        before = -np.inf
+        for step in range(self.config.iterations):
+            self.density_G = mass / width_s
+            f_EK[:, 1] = burst_EG @ self.density_G / self.log_rate
+            term_P = strength[cell] * self.density_G[of_bin]
+            line_EK = self.rate_U[user, None] * self.line_K * f_EK
+            total_E = line_EK.sum(axis=1) + np.bincount(pairs.event, term_P, len(train))
+            share_P, share_EK = term_P / total_E[pairs.event], line_EK / total_E[:, None]
+            of_cell = np.bincount(cell, share_P, n_cells)
+            n_social = of_cell.sum()
+            by_line = share_EK.sum(axis=0)
+            self.line_K = by_line / max(by_line.sum(), 1e-12)
+            # One event is added to everybody's, with the log's mean rate, so that no rate is zero.
+            mean = by_line.sum() / max((counts > 0).sum(), 1)
+            own_U = np.bincount(user, share_EK.sum(axis=1), len(counts))
+            self.rate_U = np.where(counts > 0, (own_U + 1) / (1 + 1 / max(mean, 1e-12)) / span_s, 0.0)
+            # A burst says how long answers take too.
+            of_burst = share_EK[:, 1] / np.maximum(f_EK[:, 1] * self.log_rate, 1e-300)
+            in_bin = np.bincount(of_bin, share_P, len(mass)) + self.density_G * (of_burst @ burst_EG)
+            mass = (in_bin + 1e-3) / (in_bin + 1e-3).sum()
+            exposure = self._exposure(train, scene, mass)
+            # At first an event has many possible causes and none has much to show, so chance is taken off by and by.
+            by_chance = chance * min((step + 1) / _STEPS_OF_CHANCE, 1.0)
+            strength = self._shrunk(np.maximum(of_cell - by_chance, 0.0), exposure)
+            likelihood = float(np.log(total_E).sum() - own_U.sum() - n_social)
+            advance()
+            if step >= _STEPS_OF_CHANCE and abs(likelihood - before) < 1e-6 * abs(likelihood):
+                break
+            before = likelihood
+        self.density_G, self.strength_LS = mass / width_s, strength.reshape(-1, self.n_scenes)
+        self.evidence_LS, self.exposure_LS = of_cell.reshape(-1, self.n_scenes), exposure.reshape(-1, self.n_scenes)
+
+    def _shrunk(self, of_cell: np.ndarray, exposure: np.ndarray) -> np.ndarray:
+        """Return the strength of each tie and scene, (L · S,), drawn towards m · a(u) · b(v, s).
+
+        The prior of a strength is a gamma distribution with this mean, worth `prior_events` events of the source;
+        that of each factor has the mean 1 and is worth one answer.
+        """
+        n, prior = len(self.ties.users), self.config.prior_events
+        target = np.repeat(self.ties.target, self.n_scenes)
+        scene = np.tile(np.arange(self.n_scenes), len(self.ties))
+        source = np.repeat(self.ties.source, self.n_scenes) * self.n_scenes + scene
+        mean = of_cell.sum() / max(exposure.sum(), 1e-12)
+        open_U, strong_V = np.ones(n), np.ones(n * self.n_scenes)
+        by_target = np.bincount(target, of_cell, n)
+        by_source = np.bincount(source, of_cell, len(strong_V))
+        for _ in range(3):
+            open_U = (by_target + 1) / (np.bincount(target, mean * exposure * strong_V[source], n) + 1)
+            strong_V = (by_source + 1) / (np.bincount(source, mean * exposure * open_U[target], len(strong_V)) + 1)
+        expected = mean * open_U[target] * strong_V[source]
+        return np.asarray((prior * expected + of_cell) / (prior + exposure))
+
+    def _exposure(self, train: Sequences, scene: np.ndarray, mass: np.ndarray) -> np.ndarray:
+        """Return how many events of its source each tie has felt in each scene, (L · S,).
+
+        An event near the end of the log counts for the part of the kernel that lies within it.
+        """
+        assert train.time_us is not None
+        left_us = train.time_us.max(initial=0) - train.time_us
+        felt = np.interp(left_us, self.edges_us, np.concatenate([[0.0], np.cumsum(mass)]))
+        stop = train.offsets[self.ties.source + 1]
+        start = train.offsets[self.ties.source]
+        if self.ties.since_us is not None:
+            start = first_not_before(train.time_us, start, stop, self.ties.since_us)
+        columns = []
+        for one in range(self.n_scenes):
+            so_far = np.concatenate([[0.0], np.cumsum(np.where(scene == one, felt, 0.0))])
+            columns.append(so_far[stop] - so_far[start])
+        return np.stack(columns, axis=1).reshape(-1)
+
+    def _scene_of(self, sequences: Sequences) -> np.ndarray:
+        """Return the scene of each event, int64 (E,); 0 where the log names none."""
+        if schema.SCENE not in sequences.category_names:
+            return np.zeros(len(sequences), np.int64)
+        column = sequences.categories[:, sequences.category_names.index(schema.SCENE)]
+        return np.asarray(np.maximum(column, 0), np.int64)
+
+    def predict(self, moments: Moments) -> np.ndarray:
+        """Return the rate of every item at each moment, per day, float32 (N, n_items).
+
+        A moment whose time is not given is right after the log's last event.
+        """
+        check_same_ids(self, moments)
+        bursts = Bursts(moments.sequences, self.edges_us)
+        found = [
+            self._rates(moments.take(slice(first, first + BATCH)), bursts) for first in range(0, len(moments), BATCH)
+        ]
+        return np.concatenate([np.zeros((0, self.vocab.n_items), np.float32), *found])
+
+    def _rates(self, moments: Moments, bursts: Bursts) -> np.ndarray:
+        n_items = self.vocab.n_items
+        rates = sum(self._lines_of_all(moments, bursts).values(), np.zeros((len(moments), n_items)))
+        owner, place, term = self._sources(moments)
+        item = moments.sequences.item_idx[place]
+        rates += np.bincount(owner * n_items + item, term, rates.size).reshape(rates.shape)
+        return np.asarray(rates, np.float32)
+
+    def credits(self, moments: Moments, candidates: np.ndarray) -> Credits:
+        """Return the terms of the rates of these items, int (N, C), at each moment, per day.
+
+        The events are those of others; `place` says whose. What a user's own past expects is a line of its own.
+        """
+        check_same_ids(self, moments)
+        lines = self._lines_of_all(moments, Bursts(moments.sequences, self.edges_us))
+        picked = {name: np.take_along_axis(rate, candidates, axis=1) for name, rate in lines.items()}
+        owner, place, term = self._sources(moments)
+        is_asked = (moments.sequences.item_idx[place][:, None] == candidates[owner]).any(axis=1)
+        owner, place, term = owner[is_asked], place[is_asked], term[is_asked]
+        credit = term[:, None] * (moments.sequences.item_idx[place][:, None] == candidates[owner])
+        return Credits(
+            offsets=np.concatenate([[0], np.cumsum(np.bincount(owner, minlength=len(moments)))]),
+            place=place,
+            credit=credit,
+            bias=picked.pop("popularity"),
+            context=picked,
+        )
+
+    def _lines_of_all(self, moments: Moments, bursts: Bursts) -> dict[str, np.ndarray]:
+        """Return the rate of every item by each line, per day, float64 (N, I)."""
+        shape = (len(moments), self.vocab.n_items)
+        shares = [
+            np.broadcast_to(self.popularity, shape),
+            bursts.of_all(moments.user_idx, _times(moments), self.density_G / self.log_rate),
+        ]
+        if self.own is not None:
+            shares.append(special.softmax(self.own.predict(moments).astype(np.float64), axis=1))
+        # Who came after the fit, or did nothing before, acts as often as others do.
+        rate_U = np.append(self.rate_U, 0.0)
+        rate_N = rate_U[np.minimum(moments.user_idx, len(self.rate_U))]
+        rate_N = np.where(rate_N > 0, rate_N, rate_U[rate_U > 0].mean())
+        weights = _DAY_S * rate_N[:, None] * self.line_K
+        return {
+            name: weights[:, place, None] * share
+            for place, (name, share) in enumerate(zip(self.lines, shares, strict=True))
+        }
+
+    def _sources(self, moments: Moments) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return moment, place and rate per day of each event of others that a moment's user may be answering."""
+        sequences, times = moments.sequences, _times(moments)
+        assert sequences.time_us is not None
+        first_tie = self.ties.of_targets()
+        # Who came after the fit has no ties.
+        user = np.minimum(moments.user_idx, len(first_tie) - 2)
+        n_ties = np.where(moments.user_idx == user, first_tie[user + 1] - first_tie[user], 0)
+        tie = ranges(first_tie[user], n_ties)
+        owner = np.repeat(np.arange(len(moments)), n_ties)
+        start, end = (sequences.offsets[self.ties.source[tie] + one] for one in (0, 1))
+        since = times[owner] - self._window_us
+        if self.ties.since_us is not None:
+            since = np.maximum(since, self.ties.since_us[tie])
+        first = first_not_before(sequences.time_us, start, end, since)
+        stop = first_not_before(sequences.time_us, start, end, times[owner])
+        place = ranges(first, stop - first)
+        owner, tie = np.repeat(owner, stop - first), np.repeat(tie, stop - first)
+        known = sequences.item_idx[place] >= 0
+        owner, tie, place = owner[known], tie[known], place[known]
+        gap_us = times[owner] - sequences.time_us[place]
+        strength = self.strength_LS[tie, self._scene_of(sequences)[place]]
+        return owner, place, _DAY_S * strength * self.density_G[bin_of(gap_us, self.edges_us)]
+
+    def save(self, folder: Path) -> None:
+        """Write `model.safetensors`, `config.json`, the vocabulary, and below `own` the model of users' own pasts."""
+        check_fitted(self)
+        arrays = {name: getattr(self, name) for name in _ARRAYS}
+        ties = {"source": self.ties.source, "target": self.ties.target}
+        if self.ties.since_us is not None:
+            ties["since_us"] = self.ties.since_us
+        arrays |= {f"ties.{name}": column for name, column in ties.items()}
+        save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, folder / "model.safetensors")
+        config = {
+            "model": "social",
+            "settings": asdict(self.config),
+            "fitted_on": self.fitted_on,
+            "ties_are_given": self.ties.are_given,
+            "log_rate": self.log_rate,
+            "has_own": self.own is not None,
+        }
+        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+        self.vocab.save(folder)
+        if self.own is not None:
+            (folder / "own").mkdir()
+            self.own.save(folder / "own")
+
+    @classmethod
+    def restore(cls, arrays: dict[str, np.ndarray], vocab: Vocab, config: dict[str, Any], own: Model | None) -> Self:
+        """Return what `save` wrote; use `load_model`, which checks the folder first."""
+        ties = Ties(
+            users=vocab.users,
+            source=arrays["ties.source"],
+            target=arrays["ties.target"],
+            since_us=arrays.get("ties.since_us"),
+            are_given=config["ties_are_given"],
+        )
+        model = cls(ties, own=own, config=SocialConfig.from_dict(config["settings"]))
+        for name in _ARRAYS:
+            setattr(model, name, arrays[name])
+        model.vocab, model.fitted_on, model.log_rate = vocab, config["fitted_on"], config["log_rate"]
+        return model
+
+    def _of_lines(self, sequences: Sequences) -> np.ndarray:
+        """Return f of the item of each event by each line, float64 (E, K), the burst's left at zero."""
+        item = np.maximum(sequences.item_idx, 0).astype(np.int64)
+        found = np.zeros((len(sequences), len(self.lines)))
+        found[:, 0] = np.maximum(self.popularity[item], 1e-12)
+        if self.own is not None:
+            moments = _moments_of_all(sequences)
+            for first in range(0, len(moments), BATCH):
+                some = slice(first, min(first + BATCH, len(moments)))
+                chance_NI = special.softmax(self.own.predict(moments.take(some)).astype(np.float64), axis=1)
+                found[some, 2] = np.take_along_axis(chance_NI, item[some, None], axis=1)[:, 0]
+        return found
+
+    def _bursts_of_each(self, sequences: Sequences) -> np.ndarray:
+        """Return what others did to the item of each event before it, by bins of the gap, float32 (E, G)."""
+        assert sequences.time_us is not None
+        item = np.maximum(sequences.item_idx, 0)
+        return Bursts(sequences, self.edges_us).of_items(sequences.user_idx, sequences.time_us, item)
+
+    def causes(self, sequences: Sequences) -> Causes:
+        """Return what each event was an answer to, as shares of its rate.
+
+        Raises:
+            SchemaError: the sequences count items by another vocabulary.
+            ConfigError: the log is order-only.
+        """
+        check_fitted(self)
+        pairs = find_co_actions(sequences, self.ties, window=self.config.window, reach=self.config.reach)
+        cell = self.strength_LS[pairs.tie, self._scene_of(sequences)[pairs.source]]
+        term_P = cell * self.density_G[bin_of(pairs.gap_us, self.edges_us)]
+        f_EK = self._of_lines(sequences)
+        f_EK[:, 1] = self._bursts_of_each(sequences) @ self.density_G / self.log_rate
+        line_EK = self.rate_U[sequences.user_idx, None] * self.line_K * f_EK
+        total_E = line_EK.sum(axis=1) + np.bincount(pairs.event, term_P, len(sequences))
+        return Causes(
+            moments=_moments_of_all(sequences),
+            of_lines=dict(zip(self.lines, (line_EK / total_E[:, None]).T, strict=True)),
+            co_actions=pairs,
+            of_events=term_P / total_E[pairs.event],
+        )
+
+
+_ARRAYS = ("popularity", "rate_U", "line_K", "density_G", "strength_LS", "evidence_LS", "exposure_LS")
+
+
+def _moments_of_all(sequences: Sequences) -> Moments:
+    """Return the moment of each event, the first of a user included, whose history is empty."""
+    user, place = sequences.user_idx, np.arange(len(sequences))
+    return Moments(
+        sequences=sequences,
+        user_idx=user,
+        start=sequences.offsets[user],
+        stop=place,
+        target_stop=place + 1,
+        time_us=sequences.time_us,
+    )
+
+
+def _times(moments: Moments) -> np.ndarray:
+    """Return each moment's time, or the one right after the log's last event."""
+    if moments.time_us is not None:
+        return np.asarray(moments.time_us)
+    assert moments.sequences.time_us is not None
+    now = int(moments.sequences.time_us.max(initial=0)) + 1
+    return np.full(len(moments), now, np.int64)
