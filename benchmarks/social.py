@@ -48,7 +48,7 @@ def judged(n_users: int, n_days: int, strength: float) -> dict[str, Any]:
     is_true[place[place >= 0]] = True
     pairs = find_co_actions(log, ties)
     of_event = np.bincount(pairs.event, minlength=len(log))
-    rankings = {
+    rankings: dict[str, np.ndarray] = {
         "co-occurrence": np.bincount(pairs.tie, minlength=len(ties)),
         "credit distribution": np.bincount(pairs.tie, 1 / of_event[pairs.event], len(ties)),
     }
