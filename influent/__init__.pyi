@@ -132,6 +132,8 @@ from .evaluation.faithfulness import (
 )
 from .evaluation.labels import LabelReport as LabelReport
 from .evaluation.labels import evaluate_labels as evaluate_labels
+from .evaluation.likeness import LikenessReport as LikenessReport
+from .evaluation.likeness import check_likeness as check_likeness
 from .evaluation.offpolicy import (
     OffPolicyReport as OffPolicyReport,
 )

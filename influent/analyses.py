@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from influent.answers import answers_labels, fitted_on_labels
@@ -11,6 +12,7 @@ from influent.data.sequences import Sequences
 from influent.data.split import SplitConfig
 from influent.data.ties import build_ties, co_acting
 from influent.errors import ConfigError
+from influent.evaluation.likeness import check_likeness
 from influent.influence.attribution import Attribution, attribute
 from influent.influence.causes import explain_causes
 from influent.influence.drift import Drift, drift
@@ -117,6 +119,7 @@ def graph_run(
     """Say who moved whom in a run's log, beyond what its model expects of each user's own past, and keep the graph.
 
     Strengths of ties are learned from the training part; what each event of the whole log was an answer to is added up.
+    Where ties are given, it is tested whether people are merely alike.
 
     Args:
         edges: a file of edges, as for `read_edges`; by default whoever acted on an item after somebody else is tied.
@@ -138,6 +141,9 @@ def graph_run(
     ties = co_acting(train, window=window) if edges is None else build_ties(read_edges(edges), train)
     model = Social(ties, own=own, config=SocialConfig(window=window)).fit(train, progress=progress)
     found = influence_graph(explain_causes(model, sequences), by=by, min_influence=min_influence)
+    if ties.are_given:
+        likeness = check_likeness(model, train, progress=progress).sentence()
+        found = replace(found, note=replace(found.note, likeness=likeness))
     about = {"edges": str(edges) if edges else None, "by": by, "window": window, "min_influence": min_influence}
     with writing(run.folder, "graph", {**about, "versions": versions()}, stands_on=run) as new:
         found.save(new)

@@ -196,6 +196,48 @@ def test_ties_are_found_in_a_world_where_counting_co_actions_does_not_find_them(
     assert found > 0.6 > average_precision_score(is_true, counted)
 
 
+def world_with(strength, homophily, seed):
+    """Training events of a planted world and the ties of its people."""
+    config = influent.WorldConfig(
+        n_users=80, n_items=60, n_ties=3, social_strength=strength, homophily=homophily, horizon_days=60, seed=seed
+    )
+    world = influent.simulate_world(config)
+    log = influent.build_sequences(influent.clean(influent.read_events(world.events), drop_duplicates=False))
+    return log, influent.build_ties(influent.read_edges(world.edges), log)
+
+
+def test_people_who_move_each_other_do_more_forwards_than_backwards():
+    log, ties = world_with(0.3, 0.3, seed=1)
+    report = influent.check_likeness(influent.Social(ties).fit(log), log)
+    assert report.verdict == "directed beyond likeness"
+    assert report.forward > 3 * report.backward
+
+
+def test_people_who_are_merely_alike_do_not():
+    log, ties = world_with(0.0, 0.9, seed=1)
+    report = influent.check_likeness(influent.Social(ties).fit(log), log)
+    assert report.verdict == "likeness cannot be ruled out"
+    assert report.beyond.low <= 0
+
+
+def test_of_few_people_nothing_is_said(fitted):
+    assert influent.check_likeness(*fitted).verdict == "not enough data"
+
+
+def test_ties_that_were_read_off_the_log_cannot_be_tested_by_reversing_time():
+    log = followed(5)
+    with pytest.raises(ConfigError, match="run both ways"):
+        influent.check_likeness(influent.Social(influent.co_acting(log)).fit(log), log)
+
+
+def test_a_log_that_runs_backwards_twice_is_the_log():
+    log = followed(5)
+    back, place = log.backwards()
+    assert log.item_idx[place].tolist() == back.item_idx.tolist()
+    again, _ = back.backwards()
+    assert again.fingerprint == log.fingerprint
+
+
 def test_saving_and_loading_changes_nothing(fitted, tmp_path):
     model, log = fitted
     model.save(tmp_path)
@@ -341,5 +383,6 @@ def test_a_run_has_a_graph(tmp_path):
     done = invoke(app, ["graph", str(run), "--edges", str(edges), "--graphml", str(tmp_path / "g.graphml")])
     assert done.exit_code == 0, done.output
     assert "are put down to others" in done.output
+    assert "Verdict: " in done.output
     assert len(influent.InfluenceGraph.load(run)) <= world.edges.num_rows
     assert (tmp_path / "g.graphml").read_text().startswith("<?xml")

@@ -18,7 +18,7 @@ from influent.data.columns import read_category
 from influent.data.engine import quoted
 from influent.data.events import Events, Features
 from influent.data.vocab import UNKNOWN, Ids, Vocab, align, id_array, read_saved
-from influent.errors import DataError, SchemaError, nearest
+from influent.errors import ConfigError, DataError, SchemaError, nearest
 from influent.progress import Progress
 
 _TAKEN = {*schema.EVENT_COLUMNS, "user_idx", "item_idx", "action_idx"}
@@ -120,6 +120,24 @@ class Sequences:
             numbers=self.numbers[keep],
             categories=self.categories[keep],
         )
+
+    def backwards(self) -> tuple[Sequences, np.ndarray]:
+        """Return the same events with time running backwards, and the place here of each event there.
+
+        Who came after is then before: whatever is found in both directions alike is no influence.
+
+        Raises:
+            ConfigError: the log is order-only.
+        """
+        if self.time_us is None:
+            raise ConfigError("an order-only log has no times to run backwards.")
+        start, end = self.offsets[self.user_idx], self.offsets[self.user_idx + 1]
+        place = start + end - 1 - np.arange(len(self))
+        ends = int(self.time_us.min()) + int(self.time_us.max()) if len(self) else 0
+        columns = ("event_id", "item_idx", "action_idx", "numbers", "categories")
+        return replace(
+            self, time_us=ends - self.time_us[place], **{name: getattr(self, name)[place] for name in columns}
+        ), place
 
     def with_users(self, user_ids: Sequence[Any]) -> Sequences:
         """Return the same sequences with these users, who have no events, behind the others."""

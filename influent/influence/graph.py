@@ -42,7 +42,8 @@ class GraphNote:
     """Edges below `min_influence`"""
     left_out: float
     """How much they add up to"""
-    caution: str = "Influence is what the model puts down to others. It is not an effect: likeness can look the same."
+    likeness: str = "Whether people are merely alike was not tested."
+    caution: str = "Influence is what the model puts down to others. It is not an effect."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +75,7 @@ class InfluenceGraph:
         ]
         if note.n_left_out:
             lines.append(f"{note.n_left_out:,} edges, {note.left_out:,.1f} together, are too small to be shown.")
-        return [*lines, note.caution]
+        return [*lines, note.likeness, note.caution]
 
     def save(self, folder: Path) -> None:
         """Write `edges.parquet`, `people.parquet` and `graph.json`."""

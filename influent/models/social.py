@@ -22,7 +22,7 @@ Shapes: E events, L ties, S scenes, P co-actions, K lines, G bins of the gap, N 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -141,11 +141,34 @@ class Social:
         """
         if train.time_us is None:
             raise ConfigError("this log is order-only: it does not say who acted first, so nobody can have led.")
-        config = self.config
         self.vocab, self.popularity = train.vocab, train.popularity()
+        return self._learn(train, self._of_lines(train), progress)
+
+    def fit_backwards(self, train: Sequences, *, progress: Progress | None = None) -> Social:
+        """Return a model of the same settings in which who acted after somebody is taken to have acted before.
+
+        Nobody is moved by what has not happened yet, so what this puts down to others is what likeness looks like. What
+        own pasts expect of each event stays as it is. Ties that began at a time are taken to have always been.
+
+        Raises:
+            ConfigError: the log is order-only.
+        """
+        back, place = train.backwards()
+        ties = replace(self.ties, since_us=None)
+        other = Social(ties, own=self.own, config=self.config)
+        other.vocab, other.popularity = train.vocab, train.popularity()
+        return other._learn(back, other._of_lines(train)[place], progress)
+
+    def received(self) -> np.ndarray:
+        """Return how many of each user's training events are put down to others, float64 (n_users,)."""
+        check_fitted(self)
+        return np.bincount(self.ties.target, self.evidence_LS.sum(axis=1), len(self.vocab.users))
+
+    def _learn(self, train: Sequences, f_EK: np.ndarray, progress: Progress | None) -> Self:
+        config = self.config
         pairs = find_co_actions(train, self.ties, window=config.window, reach=config.reach)
         with (progress or Progress()).track("fit social", config.iterations) as advance:
-            self._maximise(train, pairs, self._of_lines(train), advance)
+            self._maximise(train, pairs, f_EK, advance)
         self.fitted_on = train.fingerprint
         return self
 
