@@ -37,6 +37,8 @@ bench: $(VENV)/.installed peer
 	$(BIN)/python -m benchmarks.scale
 	$(BIN)/python -m benchmarks.factors
 	$(BIN)/python -m benchmarks.drift
+	$(BIN)/python -m benchmarks.closing
+	$(BIN)/python -m benchmarks.faithful
 	$(BIN)/python -m benchmarks.tables
 
 clean:

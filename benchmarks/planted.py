@@ -4,7 +4,8 @@ Usage: python -m benchmarks.planted [--users N]
 
 In a world each event knows which event caused it. At three levels of noise (how much of the log is caused at all),
 every method is judged by the same predictions: average precision of its credits for the true causes, over all pairs
-of a prediction and an event read for it, and how far the mean credit by action and gap is from the true kernel.
+of a prediction and an event read for it, and how far events' shares of a prediction, by action and gap, are from those
+of the true rates.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ def main(n_users: int) -> None:
                 _say(f"{name}, {method}", rows)
         ledger = influent.explain(influent.DecayedCounts().fit(split.train), split.test)
         rows["counts, exact"] = judge(ledger, cause, world)
-        for name, order in references(ledger).items():
+        for name, order in references(ledger, world).items():
             rows[name] = judge(with_credits(ledger, order), cause, world)
             _say(name, rows)
         found[noise] = {"share_caused": share, "rows": rows}
@@ -72,41 +73,62 @@ def judge(ledger: influent.Ledger, cause: np.ndarray, world: influent.World) -> 
     return {**asdict(recover_causes(ledger, cause)), "kernel_error": kernel_error(ledger, world)}
 
 
-def kernel_error(ledger: influent.Ledger, world: influent.World) -> float:
-    """Return how far mean credits by action and gap are from the true intensities there, as a share.
+def kernel_error(ledger: influent.Ledger, world: influent.World) -> float | None:
+    """Return how far shares of credit by action and gap are from shares of the true rate, in parts of the latter.
 
-    Of the cells with a hundred events and more, credits are scaled to the truth by least squares; the error is the
-    root mean square of what is left, weighed by events, divided by that of the truth.
+    An event's share is its credit over the sum of the positive credits of its prediction, or nothing where its own is
+    below 0; its true share is the same of its true rate, the chance that it is the cause where one of the events is.
+    Mean shares are compared in cells of action and gap with a hundred events and more; the error is the root mean
+    square of the difference, weighed by events, divided by that of the truth. Predictions that no event of the history
+    can have led to, or without any positive credit, have no shares and are left out; None where all are.
     """
     rows = ledger.table.filter(pc.equal(ledger.table.column(schema.SOURCE), "event"))
+    _, prediction = np.unique(rows.column(schema.PREDICTION_ID).to_numpy(), return_inverse=True)
     action = np.array(rows.column(schema.SOURCE_ACTION).to_pylist())
-    gap_s = rows.column(schema.GAP_US).to_numpy() / 1e6
-    credit = rows.column(schema.CREDIT).to_numpy()
-    strength = dict(zip(*(world.actions.column(n).to_pylist() for n in ("action", "strength")), strict=True))
-    bucket = np.clip(np.searchsorted(GAP_EDGES_S, gap_s, side="right") - 1, 0, len(GAP_EDGES_S) - 2)
-    mean, truth, weight = [], [], []
-    for name in strength:
-        kernel = [row for row in world.kernels.to_pylist() if row["action"] == name]
-        density = sum(
-            row["weight"] / (row["scale_us"] / 1e6) * np.exp(-gap_s / (row["scale_us"] / 1e6)) for row in kernel
-        )
+    bucket = np.searchsorted(GAP_EDGES_S[1:-1], rows.column(schema.GAP_US).to_numpy() / 1e6, side="right")
+    shares = []
+    for size in (true_rates(ledger, world), np.maximum(rows.column(schema.CREDIT).to_numpy(), 0)):
+        total = np.bincount(prediction, weights=size)[prediction]
+        shares.append(np.divide(size, total, out=np.full(len(size), np.nan), where=total > 0))
+    true_share, share = shares
+    has_both = np.isfinite(true_share) & np.isfinite(share)
+    difference, truth, weight = [], [], []
+    for name in np.unique(action):
         for place in range(len(GAP_EDGES_S) - 1):
-            cell = (action == name) & (bucket == place)
+            cell = (action == name) & (bucket == place) & has_both
             if cell.sum() >= 100:
-                mean.append(credit[cell].mean())
-                truth.append(float((strength[name] * density[cell]).mean()))
-                weight.append(int(cell.sum()))
-    # Intensities span orders of magnitude and credits are logits: what is compared is the logarithm's shape.
-    m, t, w = np.array(mean), np.log1p(np.array(truth) * 86400), np.array(weight, float)
-    scale = (w * m * t).sum() / max((w * m * m).sum(), 1e-12)
-    return float(np.sqrt((w * (scale * m - t) ** 2).sum() / (w * t**2).sum()))
+                difference.append((share - true_share)[cell].mean())
+                truth.append(true_share[cell].mean())
+                weight.append(cell.sum())
+    if not weight:
+        return None
+    return float(
+        np.sqrt(np.average(np.square(difference), weights=weight) / np.average(np.square(truth), weights=weight))
+    )
 
 
-def references(ledger: influent.Ledger) -> dict[str, np.ndarray]:
-    """Return orders that look at no model, as credits of the ledger's event rows."""
+def true_rates(ledger: influent.Ledger, world: influent.World) -> np.ndarray:
+    """Return at what rate, per second, each of the ledger's events leads to the item that is explained."""
+    rows = ledger.table.filter(pc.equal(ledger.table.column(schema.SOURCE), "event"))
+    action, gap_s = np.array(rows.column(schema.SOURCE_ACTION).to_pylist()), rows.column(schema.GAP_US).to_numpy() / 1e6
+    strength = dict(zip(*(world.actions.column(n).to_pylist() for n in ("action", "strength")), strict=True))
+    rate = np.zeros(len(action))
+    for part in world.kernels.to_pylist():
+        of, scale_s = action == part["action"], part["scale_us"] / 1e6
+        rate[of] += strength.get(part["action"], 0.0) * part["weight"] / scale_s * np.exp(-gap_s[of] / scale_s)
+    names = (schema.SOURCE_ITEM_ID, schema.ITEM_ID)
+    follows = zip(*(world.excitation.column(name).to_pylist() for name in (*names, "weight")), strict=True)
+    weight = {(source, item): share for source, item, share in follows}
+    pairs = zip(*(rows.column(name).to_pylist() for name in names), strict=True)
+    return np.asarray(rate * [weight.get(pair, 0.0) for pair in pairs])
+
+
+def references(ledger: influent.Ledger, world: influent.World) -> dict[str, np.ndarray]:
+    """Return orders that look at no model, as credits of the ledger's event rows; the first knows the world."""
     rows = ledger.table.filter(pc.equal(ledger.table.column(schema.SOURCE), "event"))
     return {
-        "recency": -rows.column(schema.LAG).to_numpy().astype(np.float64),
+        "the true rate": true_rates(ledger, world),
+        "recency": 1 / rows.column(schema.LAG).to_numpy().astype(np.float64),
         "the same item": np.array(
             [
                 float(source == item)
@@ -130,9 +152,10 @@ def with_credits(ledger: influent.Ledger, credit: np.ndarray) -> influent.Ledger
 
 def _say(name: str, rows: dict[str, dict[str, Any]]) -> None:
     row = rows[name]
+    error = "none" if row["kernel_error"] is None else f"{row['kernel_error']:.2f}"
     print(
         f"  {name}: average precision {row['average_precision']:.3f}, largest credit right "
-        f"{row['largest_credit']:.1%}, kernel error {row['kernel_error']:.2f}",
+        f"{row['largest_credit']:.1%}, kernel error {error}",
         flush=True,
     )
 

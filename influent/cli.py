@@ -360,6 +360,13 @@ def explain(
     item: Annotated[list[str] | None, typer.Option(help="Explain this item; repeatable.")] = None,
     top: Annotated[int | None, typer.Option(help="Events with a row of their own; the rest is one row.")] = None,
     contrast: Annotated[int | None, typer.Option(help="Explain an item against its best rivals, this many.")] = None,
+    against: Annotated[str | None, typer.Option(help="Explain --item against this one: why it, and not this.")] = None,
+    before: Annotated[
+        str | None,
+        typer.Option(
+            help="With --user: how the score has changed since 7d before the latest event: why now, not then."
+        ),
+    ] = None,
     by_part: Annotated[
         bool, typer.Option("--by-part", help="Split each event's credit by what of it counted.")
     ] = False,
@@ -384,6 +391,8 @@ def explain(
         items=item,
         top=top,
         contrast=contrast,
+        against=against,
+        before=before,
         by_part=by_part,
         method=method,  # type: ignore[arg-type]
         n_samples=samples,

@@ -127,13 +127,17 @@ def show_ledger(out: Console, ledger: Ledger, vocab: Vocab, prediction_id: int, 
     """Print one prediction's terms and their sum; `n_events` shows the largest and adds up the others."""
     wanted = pc.equal(ledger.predictions.column(schema.PREDICTION_ID), prediction_id)
     [prediction] = ledger.predictions.filter(wanted).to_pylist()
-    against = "" if ledger.note.contrast is None else f" against its {ledger.note.contrast} best rivals"
+    title_of, note = _title_of(vocab), ledger.note
+    against = "" if note.contrast is None else f" against its {note.contrast} best rivals"
+    against += "" if note.against is None else f" against {title_of(note.against)}"
     # A question about the user has no item, and when the next event comes is one.
-    about = [] if prediction[schema.ITEM_ID] is None else [_title_of(vocab)(prediction[schema.ITEM_ID]) + against]
-    about += [] if ledger.note.head == "ranking" else [_HEADS.get(ledger.note.head, ledger.note.head)]
+    about = [] if prediction[schema.ITEM_ID] is None else [title_of(prediction[schema.ITEM_ID]) + against]
+    about += [] if note.head == "ranking" else [_HEADS.get(note.head, note.head)]
+    about += ["now and not earlier"] if note.is_difference else []
     out.print(", ".join([f"user {prediction[schema.USER_ID]}", *about]), markup=False, highlight=False)
     rows = ledger.of(prediction_id)
-    out.print(_reasons_table(rows.to_pylist(), prediction[schema.SCORE], vocab, n_events))
+    name = "the score has changed by" if note.is_difference else "the model said"
+    out.print(_reasons_table(rows.to_pylist(), prediction[schema.SCORE], vocab, n_events, name=name))
     for sentence in _below(replace(ledger, table=rows, predictions=ledger.predictions.filter(wanted))):
         out.print(sentence, markup=False, highlight=False)
 

@@ -15,10 +15,10 @@ import numpy as np
 from influent.answers import answers_labels, ask_now, fitted_on_labels, judge_answers
 from influent.data.artefacts import Artefacts, find_artefacts
 from influent.data.clean import CleaningReport, clean
-from influent.data.clock import unit_us
+from influent.data.clock import span_us, unit_us
 from influent.data.engine import Engine
 from influent.data.events import Features, read_events, read_items, read_users
-from influent.data.moments import Moments, latest_moments, moments_of
+from influent.data.moments import Moments, latest_moments, moments_of, now_and_before
 from influent.data.sequences import Sequences, build_sequences
 from influent.data.split import Split, SplitConfig
 from influent.errors import ConfigError, SchemaError
@@ -26,6 +26,7 @@ from influent.evaluation.comparison import ComparisonReport, compare
 from influent.evaluation.faithfulness import FaithfulnessReport, check_faithfulness, credits_by, removal_agreement
 from influent.evaluation.report import Comparison, check_lengths, evaluate
 from influent.evaluation.times import NextEventModel, evaluate_times
+from influent.influence.difference import explain_difference
 from influent.influence.explain import TimeModel, explain, explain_gap
 from influent.influence.ledger import Ledger, LedgerNote
 from influent.models.config import ModelConfig, TrainConfig
@@ -407,6 +408,8 @@ def explain_run(
     items: Sequence[Any] | None = None,
     top: int | None = None,
     contrast: int | None = None,
+    against: Any = None,
+    before: str | None = None,
     by_part: bool = False,
     method: MethodName | None = None,
     n_samples: int | None = None,
@@ -424,19 +427,25 @@ def explain_run(
         items: of a ranking, which items to explain, by default what came next, or the best-scored; of questions about
             items, which of them to ask these users about.
         contrast: of a ranking, against how many rivals.
+        against: of a ranking, against which other item.
+        before: of a ranking, how the scores of these users' items have changed since this long before their latest
+            event, such as `7d`: see `explain_difference`.
         method: how credits are come by, and with the three settings after it how that is set: as for `explain`.
 
     Raises:
-        ConfigError: an argument is out of range, or is for something that the model was not fitted for.
+        ConfigError: an argument is out of range, or is for something that the model was not fitted for, or `before`
+            stands beside `top` or `contrast`, or without `users`, or goes back behind a user's first event.
     """
     run = Run.open(folder)
     how: dict[str, Any] = {"method": method, "n_samples": n_samples, "n_steps": n_steps, "seed": seed}
     shown: dict[str, Any] = {"top": top, "by_part": by_part, **how}
+    rivals = {"contrast": contrast, "against": against}
     if answers_labels(run):
         answering, labels = fitted_on_labels(run)
+        _check_given({"before": before}, [labels.test.kind])
         asked, about = (labels.test, items) if users is None else (ask_now(labels, users, items), None)
         # One that has no credits is refused there.
-        ledger = explain(cast(Model, answering), asked, items=about, contrast=contrast, **shown, progress=progress)
+        ledger = explain(cast(Model, answering), asked, items=about, **rivals, **shown, progress=progress)
         artefacts = tuple(find_artefacts(labels.train.moments.sequences).sentences())
         ledger = replace(ledger, note=replace(ledger.note, split=labels.hash, artefacts=artefacts))
     else:
@@ -444,17 +453,33 @@ def explain_run(
         moments = parts.test
         if users is not None:
             moments = latest_moments(moments.sequences, moments.sequences.vocab.users.require_idx(users))
-        if "ranking" in tasks_of(model):
-            ledger = explain(model, moments, items=items, contrast=contrast, **shown, progress=progress)
+        _check_given({"items": items, **rivals, "before": before}, tasks_of(model))
+        if before is not None:
+            _check_before(users, top, contrast)
+            now, then = now_and_before(moments.sequences, moments.user_idx, span_us(before))
+            change: dict[str, Any] = {"items": items, "against": against, "by_part": by_part, **how}
+            ledger = explain_difference(model, now, then, **change, progress=progress)
+        elif "ranking" in tasks_of(model):
+            ledger = explain(model, moments, items=items, **rivals, **shown, progress=progress)
         else:
-            _check_given({"items": items, "contrast": contrast}, tasks_of(model))
             ledger = explain_gap(cast(TimeModel, model), moments, **shown)
         ledger = replace(ledger, note=_accounted(ledger.note, model, parts))
     if users is None:
-        settings = {"items": items, "contrast": contrast, **shown}
+        settings = {"items": items, **rivals, **shown}
         with writing(run.folder, "explain", settings, stands_on=run) as new:
             ledger.save(new)
     return ledger
+
+
+def _check_before(users: Sequence[Any] | None, top: int | None, contrast: int | None) -> None:
+    """Refuse what does not go with a difference of two moments."""
+    if users is None:
+        raise ConfigError("'before' looks back from the latest event of users. Name them: --user ID.")
+    if top is not None or contrast is not None:
+        raise ConfigError(
+            "'before' needs the credit of every event at both moments, of the same items: leave 'top' and 'contrast' "
+            "out. 'against' names one item to stand against at both."
+        )
 
 
 def _accounted(note: LedgerNote, model: Model, parts: Split) -> LedgerNote:
@@ -551,6 +576,7 @@ _GOES_WITH = {
     "against": "ranking",
     "items": "ranking",
     "contrast": "ranking",
+    "before": "ranking",
     "unit": "time",
     "threshold": "classification",
 }

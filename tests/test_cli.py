@@ -127,6 +127,48 @@ def test_explain_shows_one_users_moment_against_rivals(run):
     assert "all other events" in done.stdout
 
 
+def test_explain_says_why_now_and_why_not_the_other(run):
+    events = pq.read_table(run / "events.parquet").sort_by("time_us").to_pylist()
+    last = {event["user_id"]: event["time_us"] for event in events}
+    user = next(event["user_id"] for event in events if last[event["user_id"]] - event["time_us"] > 9 * 86_400_000_000)
+    done = influent_command("explain", run, "--user", user, "--before", "7d")
+    assert done.returncode == 0, done.stderr
+    assert ", now and not earlier" in done.stdout
+    assert "sum (the score has changed by " in done.stdout
+    assert "half of all credit lies with " in done.stdout
+    both = influent_command("explain", run, "--user", user, "--before", "7d", "--item", "i003", "--against", "i001")
+    assert "i003 against i001, now and not earlier" in both.stdout, both.stderr
+    other = influent_command("explain", run, "--user", user, "--item", "i003", "--against", "i001")
+    assert "i003 against i001\n" in other.stdout, other.stderr
+    assert "the item itself" in other.stdout
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        (("--before", "7d"), "Name them: --user ID"),
+        (("--user", "u0001", "--before", "7"), "'7' has no unit"),
+        (("--user", "u0001", "--before", "90d"), "user 'u0001' has events from "),
+        (("--user", "u0001", "--before", "1d", "--top", "3"), "leave 'top' and 'contrast' out"),
+        (("--user", "u0001", "--against", "i001"), "Name it: items=[…], or --item"),
+        (("--user", "u0001", "--item", "i001", "--against", "tea"), "item_id 'tea' is not among the 12 known"),
+    ],
+)
+def test_what_a_difference_cannot_be_of_is_said(asked, message, run):
+    done = influent_command("explain", run, *asked)
+    assert done.returncode == 2
+    assert message in " ".join(done.stderr.split())
+
+
+def test_an_order_only_log_has_no_week_before(tmp_path):
+    (tmp_path / "log.csv").write_text("user_id,item_id\n" + "".join(f"u{n % 3},i{n % 4}\n" for n in range(24)))
+    influent_command("clean", tmp_path / "log.csv", "--run", tmp_path / "run")
+    assert influent_command("fit", tmp_path / "run", "--model", "counts").returncode == 0
+    done = influent_command("explain", tmp_path / "run", "--user", "u0", "--before", "7d")
+    assert done.returncode == 2
+    assert "an order-only log does not say what was known a while before" in done.stderr
+
+
 def test_factors_drift_and_attribution_are_kept_in_the_run(log, tmp_path):
     run = tmp_path / "run"
     influent_command("clean", log / "log.csv", "--run", run, *COLUMNS)

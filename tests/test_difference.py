@@ -5,6 +5,7 @@ import pyarrow as pa
 import pytest
 
 import influent
+from influent.data.moments import now_and_before
 
 HOUR = 3_600
 
@@ -74,6 +75,72 @@ def test_a_difference_of_estimates_closes_too(sequences):
 def test_a_difference_is_of_one_users_moments(counts, sequences):
     with pytest.raises(influent.ConfigError, match="compares moments of the same users one by one"):
         influent.explain_difference(counts, at(sequences, "ann", 2.5), at(sequences, "bob", 0.5))
+
+
+def test_an_item_against_another_is_the_difference_of_their_ledgers(counts, sequences):
+    now = at(sequences, "ann", 2.5)
+    rows = {item: rows_of(influent.explain(counts, now, items=[item])) for item in "bc"}
+    ledger = influent.explain(counts, now, items=["b"], against="c")
+    # a leads to b alone and b to c alone: √2 / 4 for a, −1 / 2 for b.
+    assert {item: row["credit"] for item, row in rows_of(ledger).items()} == pytest.approx(
+        {item: rows["b"][item]["credit"] - rows["c"][item]["credit"] for item in "abc"}
+    )
+    assert rows_of(ledger)["a"]["credit"] == pytest.approx(2**0.5 / 4)
+    assert rows_of(ledger)["b"]["credit"] == pytest.approx(-0.5)
+    assert ledger.predictions.column("score").to_pylist() == pytest.approx([2**0.5 / 4 - 0.5])
+    assert (ledger.note.against, ledger.note.contrast) == ("c", None)
+
+
+def test_several_items_stand_against_the_same_one_and_a_shortened_ledger_still_closes(counts, sequences):
+    moments = influent.latest_moments(sequences)
+    ledger = influent.explain(counts, moments, items=["a", "c"], against="b", top=1)
+    scores = counts.predict(moments)
+    expected = [scores[user, item] - scores[user, 1] for user in (0, 1) for item in (0, 2)]
+    assert ledger.predictions.column("score").to_pylist() == pytest.approx(expected)
+    assert ledger.largest_gap() <= 1e-6
+
+
+def test_a_difference_of_differences_says_why_one_item_overtook_another(counts, sequences):
+    now, then = at(sequences, "ann", 2.5), at(sequences, "ann", 0.5)
+    ledger = influent.explain_difference(counts, now, then, items=["b"], against="c")
+    # b was √2 ahead of c after a alone, and is √2 / 4 − 1 / 2 ahead after a b c.
+    assert ledger.predictions.column("score").to_pylist() == pytest.approx([2**0.5 / 4 - 0.5 - 2**0.5])
+    assert rows_of(ledger)["b"]["credit"] == pytest.approx(-0.5)
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"against": "b"}, "'against' says what not, 'b', but not what instead"),
+        ({"items": ["a", "b"], "against": "b"}, "item 'b' is asked for against itself"),
+        ({"items": ["a"], "against": "b", "contrast": 1}, "Leave one out"),
+    ],
+)
+def test_an_item_stands_against_one_other(asked, message, counts, sequences):
+    with pytest.raises(influent.ConfigError, match=message):
+        influent.explain(counts, influent.latest_moments(sequences), **asked)
+
+
+def test_an_unknown_item_to_stand_against_is_named(counts, sequences):
+    with pytest.raises(influent.UnknownIdError, match="item_id 'z' is not among the 3 known"):
+        influent.explain(counts, influent.latest_moments(sequences), items=["a"], against="z")
+
+
+def test_a_while_before_counts_from_each_users_latest_event(sequences):
+    first = 1_700_000_000_000_000
+    now, then = now_and_before(sequences, np.array([0, 1]), HOUR * 1_000_000 // 2)
+    assert (now.time_us - first).tolist() == [2 * HOUR * 1_000_000, HOUR * 1_000_000]
+    assert (then.time_us - first).tolist() == [1.5 * HOUR * 1_000_000, 0.5 * HOUR * 1_000_000]
+    assert (now.stop - now.start).tolist() == [3, 2]
+    assert (then.stop - then.start).tolist() == [2, 1]
+
+
+def test_a_moment_before_the_first_event_is_refused(sequences):
+    # Bob did b an hour after a. At the very moment of a he had done nothing.
+    with pytest.raises(
+        influent.ConfigError, match="user 'bob' has events from 2023-11-14T22:13:20Z to 2023-11-14T23:1"
+    ):
+        now_and_before(sequences, np.array([0, 1]), HOUR * 1_000_000)
 
 
 def ledger_with(counts, sequences, credits):

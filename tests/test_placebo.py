@@ -29,6 +29,13 @@ def test_what_led_there_has_credit_and_placebos_have_none(pairs):
         assert measure.low <= 0 <= measure.high, name
 
 
+def test_more_draws_of_a_random_event_are_nearer_to_nothing(pairs):
+    model, split = pairs
+    one, many = (check_placebos(model, split.test, n_draws=n).random_event for n in (1, 40))
+    assert many.high - many.low < one.high - one.low
+    assert many.low <= 0 <= many.high
+
+
 def test_an_event_behind_the_outcome_has_no_credit_at_all(pairs):
     model, split = pairs
     assert check_placebos(model, split.test).moved_behind == influent.evaluation.report.Measure(0.0, 0.0, 0.0)
@@ -64,7 +71,7 @@ def test_the_table_says_what_holds_zero(pairs):
     assert markdown.count("| yes |") == 3
 
 
-@pytest.mark.parametrize("wrong", [{"n_rivals": 0}, {"n_resamples": 0}, {"seed": -1}])
+@pytest.mark.parametrize("wrong", [{"n_rivals": 0}, {"n_draws": 0}, {"n_resamples": 0}, {"seed": -1}])
 def test_numbers_out_of_range_are_refused(pairs, wrong):
     model, split = pairs
     with pytest.raises(influent.ConfigError, match=f"'{next(iter(wrong))}' parameter must be an int in the range"):

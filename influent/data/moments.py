@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from influent import schema
+from influent.data.clock import iso
 from influent.data.sequences import Sequences
 from influent.data.vocab import UNKNOWN, read_saved
 from influent.errors import ConfigError, LeakageError
@@ -198,6 +199,26 @@ def moments_at(sequences: Sequences, user_ids: Sequence[Any], time_us: Sequence[
     start, end = sequences.offsets[users], sequences.offsets[users + 1]
     stop = first_not_before(sequences.time_us, start, end, moments)
     return Moments(sequences=sequences, user_idx=users, start=start, stop=stop, target_stop=stop, time_us=moments)
+
+
+def now_and_before(sequences: Sequences, user_idx: np.ndarray, span_us: int) -> tuple[Moments, Moments]:
+    """Return the moments of these users' latest events, which they have read, and those this long before them.
+
+    Raises:
+        ConfigError: the log is order-only, or a user has no event before the earlier moment.
+    """
+    latest, times = latest_moments(sequences, user_idx), sequences.time_us
+    if times is None:
+        raise ConfigError("an order-only log does not say what was known a while before: it has no times.")
+    user_ids = sequences.vocab.users.to_ids(latest.user_idx).to_pylist()
+    for user_id, start, stop in zip(user_ids, latest.start, latest.stop, strict=True):
+        if start == stop or times[start] >= times[stop - 1] - span_us:
+            known = f"events from {iso(times[start])} to {iso(times[stop - 1])}" if start < stop else "no events at all"
+            raise ConfigError(
+                f"user {user_id!r} has {known}: nothing to read at a moment that long before the latest. Go back less."
+            )
+    now = replace(latest, time_us=times[latest.stop - 1])
+    return now, moments_at(sequences, user_ids, times[latest.stop - 1] - span_us)
 
 
 def first_not_before(times: np.ndarray, start: np.ndarray, end: np.ndarray, moments: np.ndarray) -> np.ndarray:

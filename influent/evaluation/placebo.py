@@ -32,7 +32,7 @@ class PlaceboReport:
     users_permuted: Measure
     """Of the histories of others"""
     random_event: Measure
-    """Of an event in each history whose item is exchanged for one drawn by popularity"""
+    """Of an event in each history whose item is exchanged for one drawn by popularity, the mean of several draws"""
     moved_behind: Measure
     """Of the latest event of each history, moved behind the outcome"""
     n_moments: int
@@ -63,7 +63,7 @@ class PlaceboReport:
 
 
 def check_placebos(
-    model: Model, moments: Moments, *, n_rivals: int = 20, n_resamples: int = 1000, seed: int = 0
+    model: Model, moments: Moments, *, n_rivals: int = 20, n_draws: int = 20, n_resamples: int = 1000, seed: int = 0
 ) -> PlaceboReport:
     """Measure the credit of events that cannot have led to what came next.
 
@@ -71,13 +71,16 @@ def check_placebos(
         moments: with a history and an outcome that the model knows; others are passed over, and so are all but the
             first of a user, whose own other outcomes would be no placebo.
         n_rivals: how many other moments' outcomes each outcome is held against.
+        n_draws: how many times a random event is put into each history. Most have next to no credit and a few have
+            much: of one draw the interval is too narrow, and lies below 0 too often.
 
     Raises:
         DataError: fewer than three moments have a history and an outcome that the model knows.
         ConfigError: a number is out of range.
     """
-    for name, value, least in (("n_rivals", n_rivals, 1), ("n_resamples", n_resamples, 1), ("seed", seed, 0)):
-        check_int(name, value, least)
+    for name, value in (("n_rivals", n_rivals), ("n_draws", n_draws), ("n_resamples", n_resamples)):
+        check_int(name, value, 1)
+    check_int("seed", seed, 0)
     items, offsets = moments.target_items()
     has_both = (np.diff(offsets) > 0) & (moments.stop > moments.start)
     has_both[has_both] &= items[offsets[:-1][has_both]] >= 0
@@ -95,10 +98,7 @@ def check_placebos(
     credits = model.credits(moments, candidates)
     total = np.zeros((n, candidates.shape[1]))
     np.add.at(total, credits.owner, credits.credit)
-    swapped_place = moments.start + rng.integers(0, moments.stop - moments.start)
-    drawn = rng.choice(len(model.popularity), n, p=model.popularity / model.popularity.sum())
-    with_random = replace(moments, sequences=moments.sequences.swapped(swapped_place, drawn))
-    of_random = _credit_at(model, with_random, swapped_place, candidates)
+    of_random = np.mean([_credit_of_random(model, moments, candidates, rng) for _ in range(n_draws)], axis=0)
     # The latest event now comes after the outcome: the history ends before it.
     earlier = replace(moments, stop=moments.stop - 1)
     of_later = _credit_at(model, earlier, moments.stop - 1, candidates)
@@ -114,6 +114,14 @@ def check_placebos(
         moved_behind=measure(of_later, 0),
         n_moments=n,
     )
+
+
+def _credit_of_random(model: Model, moments: Moments, candidates: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return the credits of an event of each history when its item is exchanged for one drawn by popularity, (N, C)."""
+    place = moments.start + rng.integers(0, moments.stop - moments.start)
+    items = rng.choice(len(model.popularity), len(moments), p=model.popularity / model.popularity.sum())
+    swapped = replace(moments, sequences=moments.sequences.swapped(place, items))
+    return _credit_at(model, swapped, place, candidates)
 
 
 def _credit_at(model: Model, moments: Moments, place: np.ndarray, candidates: np.ndarray) -> np.ndarray:

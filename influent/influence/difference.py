@@ -28,6 +28,7 @@ def explain_difference(
     others: Moments,
     *,
     items: Sequence[Any] | None = None,
+    against: Any = None,
     by_part: bool = False,
     method: MethodName | None = None,
     n_samples: int | None = None,
@@ -45,6 +46,7 @@ def explain_difference(
         moments: the first moments, such as now.
         others: as many other moments of the same users, such as a week before, one for each.
         items: as for `explain`; by default what came next at the first moment.
+        against: as for `explain`: then the difference is that of how far the items are ahead of this one.
 
     Raises:
         ConfigError: the moments are not of the same users one by one, or as for `explain`.
@@ -61,9 +63,10 @@ def explain_difference(
             f"{len(other_users):,} moments, or of other users. Build both with moments_at(sequences, users, times)."
         )
     how: dict[str, Any] = {"method": method, "n_samples": n_samples, "n_steps": n_steps, "seed": seed}
-    first = explain(model, moments, items=items, by_part=by_part, progress=progress, **how)
+    how |= {"against": against, "by_part": by_part, "progress": progress}
+    first = explain(model, moments, items=items, **how)
     asked = np.array(first.predictions.column(schema.ITEM_ID).to_pylist()).reshape(len(moments), -1).tolist()
-    other = explain(model, others, items=asked, by_part=by_part, progress=progress, **how)
+    other = explain(model, others, items=asked, **how)
     return _subtract(first, other)
 
 

@@ -26,6 +26,7 @@ def explain(
     items: Sequence[Any] | None = None,
     top: int | None = None,
     contrast: int | None = None,
+    against: Any = None,
     by_part: bool = False,
     method: MethodName | None = None,
     n_samples: int | None = None,
@@ -41,13 +42,15 @@ def explain(
     and the answer in the label's own unit in a regression.
 
     Args:
-        asked: moments, or labels that the model was fitted to answer (then `items` and `contrast` say nothing).
+        asked: moments, or labels that the model was fitted to answer (then `items`, `contrast` and `against` say
+            nothing).
         items: ids of the items to explain, the same at every moment, or one list of equal length for each moment; by
             default what came next, and where that is not known or not in the catalogue, the best-scored item.
         top: give only this many events, those with the largest credits, a row of their own, and their sum with the
             rest stays exact through one `rest` row; by default every event the model read has a row.
         contrast: explain an item's score minus the mean score of its rivals, the `contrast` best-scored other
             items at the moment. That difference is what moves an item up a list.
+        against: explain the score of `items` minus that of this one item: why they, and not it.
         by_part: split each event's row into one for each part of the event that has a say of its own: its item, its
             action, its numbers, its text, and what the counts say. `source_name` names the part. Estimates are of
             events as a whole.
@@ -60,8 +63,9 @@ def explain(
     Raises:
         UnknownIdError: an item is not in the catalogue.
         UnbalancedLedgerError: the terms do not add up to a score.
-        ConfigError: `top` or `contrast` is out of range, the lists of items do not fit the moments, the method does
-            not fit the model, a setting does not fit the method, or the model was not fitted for what is asked.
+        ConfigError: `top` or `contrast` is out of range, `against` stands beside `contrast`, without `items` or against
+            itself, the lists of items do not fit the moments, the method does not fit the model, a setting does not
+            fit the method, or the model was not fitted for what is asked.
         DataError: there is no moment to explain.
 
     Example:
@@ -71,12 +75,21 @@ def explain(
     check_fitted(model)
     how = credit_method(model, method, n_samples=n_samples, n_steps=n_steps, seed=seed)
     if isinstance(asked, Labels):
-        return _explain_answers(model, asked, items, top, contrast, by_part, how, progress)
+        return _explain_answers(model, asked, items, top, contrast, against, by_part, how, progress)
     if not isinstance(model, Model):
         raise ConfigError(f"a {model.name} model scores no items. It answers labels: explain(model, labels).")
     candidates = None if items is None else _candidates(model, len(asked), items)
+    other = None if against is None else _one_rival(model, candidates, against, contrast)
     return explain_idx(
-        model, asked, candidates, top=top, contrast=contrast, by_part=by_part, method=how, progress=progress
+        model,
+        asked,
+        candidates,
+        top=top,
+        contrast=contrast,
+        against=other,
+        by_part=by_part,
+        method=how,
+        progress=progress,
     )
 
 
@@ -185,13 +198,14 @@ def _explain_answers(
     items: Sequence[Any] | None,
     top: int | None,
     contrast: int | None,
+    against: Any,
     by_part: bool,
     method: CreditMethod,
     progress: Progress | None,
 ) -> Ledger:
-    if items is not None or contrast is not None:
+    if not all(one is None for one in (items, contrast, against)):
         raise ConfigError(
-            "labels say which items they are about, and have no rivals. Leave 'items' and 'contrast' out."
+            "labels say which items they are about, and have no rivals. Leave 'items', 'contrast' and 'against' out."
         )
     if not isinstance(model, AnsweringModel):
         raise ConfigError(
@@ -234,6 +248,20 @@ def _candidates(model: Model, n_moments: int, items: Sequence[Any]) -> np.ndarra
     return flat.reshape(n_moments, -1)
 
 
+def _one_rival(model: Model, candidates: np.ndarray | None, against: Any, contrast: int | None) -> int:
+    """Return the index of the item that all candidates, (N, C), are held against."""
+    if contrast is not None:
+        raise ConfigError(
+            f"'against' holds an item against {against!r} alone, and 'contrast' against its best rivals. Leave one out."
+        )
+    if candidates is None:
+        raise ConfigError(f"'against' says what not, {against!r}, but not what instead. Name it: items=[…], or --item.")
+    other = int(model.vocab.items.require_idx([against])[0])
+    if (candidates == other).any():
+        raise ConfigError(f"item {against!r} is asked for against itself. Name another as 'against'.")
+    return other
+
+
 def explain_idx(
     model: Model,
     moments: Moments,
@@ -241,22 +269,24 @@ def explain_idx(
     *,
     top: int | None = None,
     contrast: int | None = None,
+    against: int | None = None,
     by_part: bool = False,
     method: CreditMethod | None = None,
     progress: Progress | None = None,
 ) -> Ledger:
-    """Do what `explain` does, for candidates given by index, int (N, C), or by what came next."""
+    """Do what `explain` does, for items given by index, the candidates as int (N, C) or None for what came next."""
     check_fitted(model)
     _check(model, moments, top, contrast)
     method = method or credit_method(model)
-    note = LedgerNote.of(model, method=method, contrast=contrast, top=top, by_part=by_part)
+    other = None if against is None else model.vocab.items.to_ids(np.array([against]))[0].as_py()
+    note = LedgerNote.of(model, method=method, contrast=contrast, against=other, top=top, by_part=by_part)
     parts: list[Ledger] = []
     with (progress or Progress()).track("explain", len(moments)) as advance:
         for first in range(0, len(moments), BATCH):
             batch = moments.take(slice(first, first + BATCH))
             scores = model.predict(batch)
             asked = _next_items(batch, scores) if candidates is None else candidates[first : first + BATCH]
-            parts.append(_explain_batch(model, batch, asked, scores, method, note, first * asked.shape[1]))
+            parts.append(_explain_batch(model, batch, asked, scores, against, method, note, first * asked.shape[1]))
             advance(len(batch))
     ledger = join_ledgers(parts)
     ledger.check_balance()
@@ -288,18 +318,23 @@ def _explain_batch(
     moments: Moments,
     candidates: np.ndarray,
     scores: np.ndarray,
+    against: int | None,
     method: CreditMethod,
     note: LedgerNote,
     first_id: int,
 ) -> Ledger:
-    if note.contrast is None:
+    n_rivals = note.contrast if against is None else 1
+    if n_rivals is None:
         credits = credits_of(model, moments, candidates, method)
         asked = np.take_along_axis(scores, candidates, axis=1).astype(np.float64)
         return ledger_of(moments, candidates, credits, asked, note, first_id)
-    # Rivals come from one list a moment, one longer than needed, since the candidate itself may be on it.
-    rivals = np.argsort(-scores, axis=1, kind="stable")[:, : note.contrast + 1]
+    if against is None:
+        # Rivals come from one list a moment, one longer than needed, since the candidate itself may be on it.
+        rivals = np.argsort(-scores, axis=1, kind="stable")[:, : n_rivals + 1]
+    else:
+        rivals = np.full((len(moments), 1), against)
     everyone = np.concatenate([candidates, rivals], axis=1)
-    mixture = contrast_mixture(candidates, rivals, np.ones(rivals.shape, bool), note.contrast)
+    mixture = contrast_mixture(candidates, rivals, np.ones(rivals.shape, bool), n_rivals)
     every_score = np.take_along_axis(scores, everyone, axis=1).astype(np.float64)
     credits = credits_of(model, moments, everyone, method, mixture)
     return ledger_of(moments, candidates, credits, np.einsum("ncx,nx->nc", mixture, every_score), note, first_id)

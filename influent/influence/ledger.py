@@ -47,6 +47,8 @@ class LedgerNote:
     seed: int | None = None
     n_passes: int = 0
     """How many histories the model read for the credits of all predictions."""
+    against: Any = None
+    """The id of one other item that the item's score and credits are held against; None where none was named."""
     is_difference: bool = False
     """Whether scores and credits are those of a moment minus those of another: see `explain_difference`."""
     split: str = ""
@@ -65,6 +67,7 @@ class LedgerNote:
         *,
         method: CreditMethod,
         contrast: int | None = None,
+        against: Any = None,
         top: int | None = None,
         by_part: bool = False,
         head: str = "ranking",
@@ -76,6 +79,7 @@ class LedgerNote:
             fitted_on=model.fitted_on,
             head=head,
             contrast=contrast,
+            against=against,
             top=top,
             by_part=by_part,
             exactness=exactness,
