@@ -3,8 +3,9 @@
 Usage: python -m benchmarks.ranking SET MODEL [--seed N] [--refit]
 
 SET is one of `benchmarks.sets.BENCHMARKS`. MODEL is `additive`, `additive-text`, `additive-query`, `additive-moment`
-(it knows when the target comes), a black box (`sasrec`, `hstu`, `gru`, `lstm`), `feedback`, one that counts
-(`counts`, `popularity`, …), or the peer (`rectools-sasrec`, `rectools-hstu`).
+(it knows when the target comes), `additive-ensemble` (the mean of three trainings), a black box (`sasrec`, `hstu`,
+`gru`, `lstm`), `feedback`, one that counts (`counts`, `popularity`, …), or the peer (`rectools-sasrec`,
+`rectools-hstu`).
 """
 
 from __future__ import annotations
@@ -75,39 +76,51 @@ def run(set_name: str, name: str, seed: int, refit: bool) -> None:
         if refit:
             row["refitted"] = {"test": judged(model.refit(split.train_and_validation), split)}
     else:
-        row |= learned(predictor(name, benchmark, seed), benchmark, split, refit, has_text=name.endswith("-text"))
+        one = predictor(name, benchmark, seed)
+        row |= {"seed": seed, "settings": {"model": asdict(one.model), "train": asdict(one.train)}}
+        whole = influent.Ensemble(one) if name.endswith("-ensemble") else one
+        row |= learned(whole, benchmark, split, refit, has_text=name.endswith("-text"))
     row["peak_memory_mib"] = row.get("peak_memory_mib", peak_memory_mib())
     seeded = f"-{seed}" if "seed" in row else ""
     write_result(f"{set_name}/{name}{seeded}", {**about, **row})
 
 
 def learned(
-    model: influent.Predictor, benchmark: Benchmark, split: influent.Split, refit: bool, *, has_text: bool
+    model: influent.Predictor | influent.Ensemble,
+    benchmark: Benchmark,
+    split: influent.Split,
+    refit: bool,
+    *,
+    has_text: bool,
 ) -> dict[str, Any]:
     """Fit a model that learns by gradient, and look at its ledger."""
     vectors = [benchmark.text(split)] if has_text and benchmark.text is not None else []
     started, cpu = time.perf_counter(), time.process_time()
     model.fit(split.train, split.validation, vectors=vectors, progress=influent.progress_for(sys.stderr))
     row: dict[str, Any] = {
-        "seed": model.train.seed,
-        "settings": {"model": asdict(model.model), "train": asdict(model.train)},
         "fit_seconds": round(time.perf_counter() - started, 1),
         "fit_cpu_seconds": round(time.process_time() - cpu, 1),
-        "epochs": model.log.epochs,
-        "best_epoch": model.log.best_epoch,
-        "validation_ndcg@10": model.log.best_score,
         "peak_memory_mib": peak_memory_mib(),
         "test": judged(model, split),
         "test_of_rare_items": judged_on_rare_items(model, split),
         "exactness": model.exactness,
     }
-    if model.model.is_sum:
+    if isinstance(model, influent.Ensemble):
+        row["members"] = [_trained(member) for member in model.members]
+    else:
+        row |= _trained(model)
+    if model.exactness != "estimated":
         row["ledger"] = explained(model, split)
     if refit:
         started = time.perf_counter()
         refitted = model.refit(split.train_and_validation, progress=influent.progress_for(sys.stderr))
         row["refitted"] = {"fit_seconds": round(time.perf_counter() - started, 1), "test": judged(refitted, split)}
     return row
+
+
+def _trained(model: influent.Predictor) -> dict[str, Any]:
+    log = model.log
+    return {"epochs": log.epochs, "best_epoch": log.best_epoch, "validation_ndcg@10": log.best_score}
 
 
 def judged(model: influent.Model, split: influent.Split) -> dict[str, Any]:

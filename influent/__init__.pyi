@@ -186,6 +186,7 @@ from .models.classical import (
 from .models.config import ModelConfig as ModelConfig
 from .models.config import TrainConfig as TrainConfig
 from .models.credits import Credits as Credits
+from .models.ensemble import Ensemble as Ensemble
 from .models.item_to_item import (
     DecayedCounts as DecayedCounts,
 )

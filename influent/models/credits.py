@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -85,6 +86,37 @@ class Credits:
             total += self.residual
         np.add.at(total, self.owner, self.credit)
         return total
+
+
+def mean_of(many: Sequence[Credits]) -> Credits:
+    """Return the means of the terms of several models' scores at the same moments, read from the same events.
+
+    Standard errors take the models' draws to be independent.
+    """
+    first, n = many[0], len(many)
+    assert all(np.array_equal(one.place, first.place) for one in many), "the models read other events"
+
+    def mean(terms: Sequence[np.ndarray]) -> np.ndarray:
+        return np.asarray(sum(terms[1:], terms[0]) / n)
+
+    def mean_where_known(terms: Sequence[np.ndarray | None]) -> np.ndarray | None:
+        known = [term for term in terms if term is not None]
+        return mean(known) if known else None
+
+    errors = [one.error for one in many if one.error is not None]
+    passes = [one.n_passes for one in many if one.n_passes is not None]
+    return Credits(
+        offsets=first.offsets,
+        place=first.place,
+        credit=mean([one.credit for one in many]),
+        bias=mean([one.bias for one in many]),
+        context={name: mean([one.context[name] for one in many]) for name in first.context},
+        parts={name: mean([one.parts[name] for one in many]) for name in first.parts},
+        baseline=mean_where_known([one.baseline for one in many]),
+        residual=mean_where_known([one.residual for one in many]),
+        error=np.sqrt(np.asarray(sum(error**2 for error in errors))) / n if errors else None,
+        n_passes=sum(passes) if passes else n * (len(first.offsets) - 1),
+    )
 
 
 def sources_of(moments: Moments, max_len: int | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

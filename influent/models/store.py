@@ -34,6 +34,10 @@ def load_model(folder: str | Path) -> Model:
             from influent.models.predictor import Predictor
 
             return Predictor.restore(config, folder)
+        if config["model"] == "ensemble":
+            from influent.models.ensemble import Ensemble
+
+            return Ensemble.restore(config, folder)
         if config["model"] == "social":
             own = load_model(folder / "own") if config["has_own"] else None
             return Social.restore(load_file(folder / "model.safetensors"), Vocab.load(folder), config, own)
@@ -53,7 +57,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
         config = json.loads(path.read_text())
     except ValueError as error:
         raise RunFolderError(f"{path} is damaged: {error}. Fit the model again: influent fit {folder}") from error
-    known = ["predictor", "social", *COUNTED]
+    known = ["predictor", "ensemble", "social", *COUNTED]
     kind = config.get("model") if isinstance(config, dict) else None
     if kind not in known:
         raise RunFolderError(

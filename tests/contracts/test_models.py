@@ -39,6 +39,7 @@ def models():
     yield "additive", lambda: influent.Predictor(model=SMALL, train=SHORT)
     moment = influent.ModelConfig(embedding_dim=8, n_heads=1, max_len=3, knows_moment=True)
     yield "additive, moment known", lambda: influent.Predictor(model=moment, train=SHORT)
+    yield "ensemble", lambda: influent.Ensemble(influent.Predictor(model=SMALL, train=SHORT), n_members=2)
 
 
 NAMED = dict(models())

@@ -1,0 +1,82 @@
+"""An ensemble is the mean of its members, in its scores and in its credits."""
+
+import numpy as np
+import pytest
+
+import influent
+from tests.contracts.test_models import SHORT, SMALL, small_split
+
+
+@pytest.fixture(scope="module")
+def split():
+    return small_split(True)
+
+
+@pytest.fixture(scope="module")
+def fitted(split):
+    return influent.Ensemble(influent.Predictor(model=SMALL, train=SHORT)).fit(split.train, split.validation)
+
+
+def test_members_differ_in_their_seed_alone(fitted):
+    assert [member.train.seed for member in fitted.members] == [0, 1, 2]
+    assert len({member.model for member in fitted.members}) == 1
+    assert fitted.name == "3 × additive"
+
+
+def test_a_score_is_the_mean_of_the_members_scores(fitted, split):
+    scores = [member.predict(split.test) for member in fitted.members]
+    assert np.allclose(fitted.predict(split.test), np.mean(scores, axis=0), atol=1e-6)
+    assert not np.allclose(scores[0], scores[1])
+
+
+def test_a_credit_is_the_mean_of_the_members_credits(fitted, split):
+    candidates = np.zeros((len(split.test), 1), np.int64)
+    credits = [member.credits(split.test, candidates) for member in fitted.members]
+    whole = fitted.credits(split.test, candidates)
+    assert np.allclose(whole.credit, np.mean([one.credit for one in credits], axis=0), atol=1e-12)
+    assert np.allclose(sum(whole.parts.values()), whole.credit, atol=1e-9)
+    assert whole.n_passes == 3 * len(split.test)
+
+
+def test_a_ledger_of_an_ensemble_closes_against_rivals_too(fitted, split):
+    assert fitted.exactness == "exact"
+    assert influent.explain(fitted, split.test).largest_gap() < 1e-5
+    assert influent.explain(fitted, split.test, contrast=2).largest_gap() < 1e-5
+
+
+def test_errors_of_drawn_credits_shrink_with_the_members(split):
+    box = influent.Predictor(model=influent.ModelConfig(backbone="gru", embedding_dim=4, max_len=4), train=SHORT)
+    fitted = influent.Ensemble(box, n_members=2).fit(split.train, split.validation)
+    how = influent.CreditMethod(name="shapley", n_samples=4, seed=0)
+    candidates = np.zeros((len(split.test), 1), np.int64)
+    errors = [member.credits(split.test, candidates, method=how).error for member in fitted.members]
+    whole = fitted.credits(split.test, candidates, method=how)
+    assert np.allclose(whole.error, np.sqrt(errors[0] ** 2 + errors[1] ** 2) / 2)
+
+
+def test_a_fit_that_was_stopped_goes_on_from_its_members_checkpoints(split, tmp_path):
+    base = influent.Predictor(model=SMALL, train=SHORT)
+    whole = influent.Ensemble(base, n_members=2).fit(split.train, split.validation)
+    # The first member was done, and its checkpoint is there.
+    base_again = influent.Predictor(model=SMALL, train=SHORT)
+    base_again.fit(split.train, split.validation, checkpoint=tmp_path / "member_0.safetensors")
+    resumed = influent.Ensemble(base, n_members=2).fit(split.train, split.validation, checkpoint=tmp_path)
+    assert np.array_equal(resumed.predict(split.test), whole.predict(split.test))
+
+
+def test_a_refitted_ensemble_has_the_same_number_of_members(fitted, split):
+    refitted = fitted.refit(split.train_and_validation)
+    assert refitted.name == "3 × additive, refitted"
+    assert refitted.fitted_on == split.train_and_validation.fingerprint
+
+
+def test_an_ensemble_of_nobody_and_of_another_task_is_refused():
+    with pytest.raises(influent.ConfigError, match="'n_members'"):
+        influent.Ensemble(influent.Predictor(), n_members=0)
+    with pytest.raises(influent.ConfigError, match="this predictor is for time"):
+        influent.Ensemble(influent.Predictor(task="time"))
+
+
+def test_what_is_not_fitted_scores_nothing(split):
+    with pytest.raises(influent.NotFittedError):
+        influent.Ensemble(influent.Predictor(model=SMALL, train=SHORT)).predict(split.test)
