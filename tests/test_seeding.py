@@ -131,11 +131,11 @@ def test_forward_and_reverse_agree_with_all_worlds_counted_out():
 def test_the_interval_of_the_reach_holds_the_truth_nineteen_times_in_twenty():
     spread, missed = spread_of(6, WORLD), 0
     truth = [exact_reach(6, WORLD, [person]) for person in range(6)]
-    for seed in range(200):
-        found = choose_seeds(spread, 1, n_checks=300, seed=seed)
+    for seed in range(100):
+        found = choose_seeds(spread, 1, epsilon=0.6, n_checks=300, seed=seed)
         [row] = found.table.to_pylist()
         missed += not row["low"] <= truth[row["user_id"]] <= row["high"]
-    assert missed <= 20  # 10 expected at most; more than 20 come once in 900 times
+    assert missed <= 12  # 5 are expected at most, and more than 12 come once in 700 times
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -271,9 +271,9 @@ def test_what_cannot_be_chosen_is_refused_in_words():
         choose_seeds(spread_of(4, PATH), 1, known=choose_seeds(spread, 1))
     with pytest.raises(ConfigError, match="chosen with seed 0, and this is seed 1"):
         choose_seeds(spread, 1, seed=1, known=choose_seeds(spread, 1))
-    circle = Spread.of_arrays(500, np.arange(500), np.roll(np.arange(500), -1), np.ones(500))
+    circle = Spread.of_arrays(90, np.arange(90), np.roll(np.arange(90), -1), np.ones(90))
     with pytest.raises(ConfigError, match="Take an 'epsilon' that is"):
-        choose_seeds(circle, 1, n_checks=2_000, max_members=500_000)
+        choose_seeds(circle, 1, n_checks=2_000, max_members=50_000)
 
 
 ENGINE = influent.Engine(threads=1)
