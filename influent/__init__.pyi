@@ -168,6 +168,13 @@ from .influence.journeys import journeys as journeys
 from .influence.ledger import Ledger as Ledger
 from .influence.planted import PlantedCredits as PlantedCredits
 from .influence.planted import simulate_ledger as simulate_ledger
+from .influence.propagation import Propagation as Propagation
+from .influence.propagation import choose_seeds_by_credit as choose_seeds_by_credit
+from .influence.seeding import Reach as Reach
+from .influence.seeding import Seeds as Seeds
+from .influence.seeding import choose_seeds as choose_seeds
+from .influence.seeding import expected_reach as expected_reach
+from .influence.spread import Spread as Spread
 from .models.classical import (
     GradientBoosting as GradientBoosting,
 )

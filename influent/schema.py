@@ -26,6 +26,7 @@ DEFAULT_ACTION = "event"
 # Edge table: who is tied to whom.
 TARGET_USER_ID = "target_user_id"
 KIND = "kind"
+PROBABILITY = "probability"
 
 # Ledger: one row per (prediction, source of credit).
 PREDICTION_ID = "prediction_id"
