@@ -39,6 +39,8 @@ bench: $(VENV)/.installed peer
 	$(BIN)/python -m benchmarks.drift
 	$(BIN)/python -m benchmarks.closing
 	$(BIN)/python -m benchmarks.faithful
+	$(BIN)/python -m benchmarks.social
+	$(BIN)/python -m benchmarks.seeding
 	$(BIN)/python -m benchmarks.tables
 
 clean:
