@@ -48,6 +48,11 @@ class StreamedModel:
 
     max_len: int | None = None
 
+    @property
+    def name(self) -> str:
+        """Return how reports call the model."""
+        raise AssertionError(f"{type(self).__name__} has no name")
+
     def _stream(self, acts: NextActs) -> ActorStream:
         raise AssertionError(f"{type(self).__name__} does not say what it reads")
 
