@@ -2,6 +2,21 @@
 
 from .data.artefacts import Artefacts as Artefacts
 from .data.artefacts import find_artefacts as find_artefacts
+from .data.cascades import (
+    Cascades as Cascades,
+)
+from .data.cascades import (
+    CascadeSplit as CascadeSplit,
+)
+from .data.cascades import (
+    NextActs as NextActs,
+)
+from .data.cascades import (
+    build_cascades as build_cascades,
+)
+from .data.cascades import (
+    split_cascades as split_cascades,
+)
 from .data.clean import CleaningReport as CleaningReport
 from .data.clean import clean as clean
 from .data.engine import Engine as Engine
@@ -119,6 +134,8 @@ from .errors import (
 from .errors import (
     UnknownIdError as UnknownIdError,
 )
+from .evaluation.cascades import CascadeReport as CascadeReport
+from .evaluation.cascades import evaluate_next_actor as evaluate_next_actor
 from .evaluation.comparison import ComparisonReport as ComparisonReport
 from .evaluation.comparison import compare as compare
 from .evaluation.faithfulness import (
@@ -175,6 +192,7 @@ from .influence.seeding import Seeds as Seeds
 from .influence.seeding import choose_seeds as choose_seeds
 from .influence.seeding import expected_reach as expected_reach
 from .influence.spread import Spread as Spread
+from .models.actor_intensity import ActorIntensity as ActorIntensity
 from .models.classical import (
     GradientBoosting as GradientBoosting,
 )
@@ -217,6 +235,8 @@ from .models.lora import FinetunedEncoder as FinetunedEncoder
 from .models.lora import finetune_text as finetune_text
 from .models.methods import CreditMethod as CreditMethod
 from .models.model import Model as Model
+from .models.next_actor import ActorCounts as ActorCounts
+from .models.next_actor import ActorPopularity as ActorPopularity
 from .models.predictor import Predictor as Predictor
 from .models.social import Social as Social
 from .models.social import SocialConfig as SocialConfig
