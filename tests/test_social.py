@@ -345,12 +345,24 @@ def test_edges_that_are_left_out_are_counted():
     assert "1 edges, 0.2 together" in " ".join(graph.sentences())
 
 
+def test_a_chance_of_moving_somebody_comes_from_answers_by_event(fitted):
+    graph = influent.influence_graph(influent.explain_causes(*fitted))
+    [row] = graph.probabilities().to_pylist()
+    # About 30 answers to ann's 30 events: one each, which is at least one with a chance of 1 − 1/e.
+    assert (row["source_user_id"], row["target_user_id"]) == ("ann", "bob")
+    assert row["probability"] == pytest.approx(1 - np.exp(-graph.edges.column("influence")[0].as_py() / 30))
+    seeds = influent.choose_seeds(influent.Spread.of_table(graph.probabilities()), 1)
+    assert seeds.table.column("user_id").to_pylist() == ["ann"]
+
+
 def test_edges_split_by_item_add_up_to_the_whole(fitted):
     ledger = influent.explain_causes(*fitted)
     whole, split = influent.influence_graph(ledger), influent.influence_graph(ledger, by="item_id")
     assert len(split) == 7
     total = [pc.sum(graph.edges.column("influence")).as_py() for graph in (whole, split)]
     assert total[0] == pytest.approx(total[1], rel=1e-12)
+    with pytest.raises(ConfigError, match="split by 'item_id'"):
+        split.probabilities()
 
 
 def test_a_graph_goes_to_disk_and_to_networkx(fitted, tmp_path):

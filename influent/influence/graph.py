@@ -100,6 +100,23 @@ class InfluenceGraph:
             note=GraphNote(**json.loads((folder / "graph.json").read_text())),
         )
 
+    def probabilities(self) -> pa.Table:
+        """Return `source_user_id`, `target_user_id` and `probability`, as `Spread.of_table` takes them.
+
+        The probability is the chance that one event of the source brings about at least one of the target, 1 − exp(−m),
+        where m is how many of the target's are put down to each of the source's.
+
+        Raises:
+            ConfigError: edges are split, so that a pair has several.
+        """
+        if self.note.by is not None:
+            raise ConfigError(f"edges are split by {self.note.by!r}. Make the graph without 'by' for one of each pair.")
+        place = pc.index_in(self.edges.column(schema.SOURCE_USER_ID), self.people.column(schema.USER_ID))
+        n_events = self.people.column("n_events").take(place).to_numpy()
+        mean = np.maximum(self.edges.column(INFLUENCE).to_numpy(), 0) / np.maximum(n_events, 1)
+        ends = self.edges.select([schema.SOURCE_USER_ID, schema.TARGET_USER_ID])
+        return ends.append_column(schema.PROBABILITY, pa.array(-np.expm1(-mean)))
+
     def to_networkx(self) -> nx.DiGraph[Any]:
         """Return a `networkx.DiGraph`, or a `MultiDiGraph` where edges are split, with the columns as attributes.
 
