@@ -105,6 +105,28 @@ def test_a_model_that_cannot_be_shuffled_says_nothing_of_it(split):
     assert report.checks["exact"].shuffled is None
 
 
+def test_a_shuffled_model_has_the_same_numbers_in_other_places(additive):
+    own, other = (dict(model._network.named_parameters()) for model in (additive, additive.shuffled()))
+    assert all(np.array_equal(np.sort(own[n].detach().ravel()), np.sort(other[n].detach().ravel())) for n in own)
+    assert not np.array_equal(own["encoder.item_in.weight"].detach(), other["encoder.item_in.weight"].detach())
+
+
+def test_a_shuffled_table_counts_other_items_and_stays_a_table(additive):
+    before = [tensor.clone() for tensor in (additive._network.counted.item_IJ, additive._network.counted.value_IJ)]
+    counted = additive.shuffled()._network.counted
+    own_item, own_value = (tensor.numpy() for tensor in before)
+    item, value = counted.item_IJ.numpy(), counted.value_IJ.numpy()
+    held = own_value > 0
+    assert np.array_equal(value > 0, held)
+    assert np.array_equal(np.sort(value[held]), np.sort(own_value[held]))
+    assert not np.array_equal(value, own_value)
+    assert not np.array_equal(item, own_item)
+    assert all(len(set(row[has])) == has.sum() for row, has in zip(item, held, strict=True))
+    # The model itself is left as it was.
+    assert np.array_equal(additive._network.counted.item_IJ, own_item)
+    assert np.array_equal(additive._network.counted.value_IJ, own_value)
+
+
 def test_the_report_reads_as_tables(report):
     markdown = report.to_markdown()
     assert "| exact |" in markdown
