@@ -26,15 +26,19 @@ def additive(split):
 
 @pytest.fixture(scope="module")
 def report(split, additive):
-    def upside_down(moments, items):
-        credits = additive.credits(moments, items)
+    def upside_down(model, moments, items):
+        credits = model.credits(moments, items)
         return replace(credits, credit=-credits.credit, parts={})
+
+    def latest_first(model, moments, items):
+        credits = model.credits(moments, items)
+        return replace(credits, credit=np.arange(len(credits.place), dtype=float)[:, None], parts={})
 
     return check_faithfulness(
         additive,
         split.test,
         train=split.train,
-        methods={"exact": additive.credits, "upside down": upside_down},
+        methods={"exact": influent.Predictor.credits, "upside down": upside_down, "latest first": latest_first},
         lists=(3,),
         n_shapley=4,
         cut=4,
@@ -84,6 +88,43 @@ def test_reference_orders_stand_beside_every_method(report):
 
 def test_credits_of_shuffled_weights_are_others(report):
     assert abs(report.checks["exact"].shuffled) < 0.5
+
+
+def test_each_method_is_held_against_itself_on_shuffled_weights(report):
+    # Both sides are turned round, so what is upside down is as much like itself as exact credits are.
+    assert report.checks["upside down"].shuffled == pytest.approx(report.checks["exact"].shuffled)
+    # A method that reads no weights says the same of any.
+    assert report.checks["latest first"].shuffled == pytest.approx(1)
+
+
+def test_a_model_that_cannot_be_shuffled_says_nothing_of_it(split):
+    model = influent.DecayedCounts().fit(split.train)
+    report = check_faithfulness(
+        model, split.test, train=split.train, removals=["masked"], lists=(3,), n_moments=5, n_shapley=1, cut=2
+    )
+    assert report.checks["exact"].shuffled is None
+
+
+def test_a_shuffled_model_has_the_same_numbers_in_other_places(additive):
+    own, other = (dict(model._network.named_parameters()) for model in (additive, additive.shuffled()))
+    assert all(np.array_equal(np.sort(own[n].detach().ravel()), np.sort(other[n].detach().ravel())) for n in own)
+    assert not np.array_equal(own["encoder.item_in.weight"].detach(), other["encoder.item_in.weight"].detach())
+
+
+def test_a_shuffled_table_counts_other_items_and_stays_a_table(additive):
+    before = [tensor.clone() for tensor in (additive._network.counted.item_IJ, additive._network.counted.value_IJ)]
+    counted = additive.shuffled()._network.counted
+    own_item, own_value = (tensor.numpy() for tensor in before)
+    item, value = counted.item_IJ.numpy(), counted.value_IJ.numpy()
+    held = own_value > 0
+    assert np.array_equal(value > 0, held)
+    assert np.array_equal(np.sort(value[held]), np.sort(own_value[held]))
+    assert not np.array_equal(value, own_value)
+    assert not np.array_equal(item, own_item)
+    assert all(len(set(row[has])) == has.sum() for row, has in zip(item, held, strict=True))
+    # The model itself is left as it was.
+    assert np.array_equal(additive._network.counted.item_IJ, own_item)
+    assert np.array_equal(additive._network.counted.value_IJ, own_value)
 
 
 def test_the_report_reads_as_tables(report):
@@ -136,7 +177,7 @@ def test_a_history_without_an_event_closes_over_it(split):
 
 
 def test_what_cannot_be_asked_is_refused(split, additive):
-    methods = {"exact": additive.credits}
+    methods = {"exact": influent.Predictor.credits}
     with pytest.raises(influent.ConfigError, match="no removal 'burnt'"):
         check_faithfulness(additive, split.test, train=split.train, methods=methods, removals=["burnt"])
     with pytest.raises(influent.ConfigError, match="within 1 and 16"):

@@ -39,8 +39,8 @@ Removal = Literal["masked", "dropped", "swapped at random", "swapped by populari
 """What becomes of an event that is taken out: it says nothing at its place, the history closes over it, or another
 item stands there, drawn from all alike, drawn by popularity, or the most popular that the history has not."""
 
-CreditsOf: TypeAlias = Callable[[Moments, np.ndarray], Credits]
-"""Credits of candidates, int (N, C), at moments"""
+CreditsOf: TypeAlias = Callable[[Model, Moments, np.ndarray], Credits]
+"""Credits of a model's scores of candidates, int (N, C), at moments"""
 
 N_POINTS = 11
 """Shares of the history taken out: none, a tenth, … all."""
@@ -66,7 +66,8 @@ class CreditChecks:
     shapley_gap: float
     """Largest difference from them"""
     shuffled: float | None
-    """Mean rank correlation with the credits of the same model with shuffled weights; None where it has none"""
+    """Mean rank correlation with what the same method says of the model with shuffled weights: 1 of a method that reads
+    no weights; None where the model cannot be shuffled"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +127,7 @@ class FaithfulnessReport:
             f"{self.split or 'not named'}. Gap: the most that terms are off a score; residual: what estimates leave "
             "over. Pearson, Spearman, infidelity: credit against what masking the event takes from the score; Pearson "
             "also for random sets of events, and against Shapley's values. Shuffled: rank correlation with the credits "
-            "of a model whose weights are shuffled; near 0 is good. POS@L: share of points (0, 10, … 100 % of the "
+            "by the same method on shuffled weights; near 0 is good. POS@L: share of points (0, 10, … 100 % of the "
             "events taken out, largest credit first) at which the item is still among the first L; low is good. NEG@L: "
             "smallest credit first; high is good. DEL and INS: mean probability of the item while events go, or come, "
             "largest credit first; low, and high, is good. The history's items stay out of the ranking. 95 % intervals "
@@ -144,13 +145,18 @@ def credits_by(model: Model, methods: Sequence[MethodName | CreditMethod] | None
     if not isinstance(model, EstimatedModel):
         for name in methods or ():
             check_fits(name if isinstance(name, CreditMethod) else CreditMethod(name=name), ["exact"], model.name)
-        return {"exact": model.credits}
+        return {"exact": lambda model, moments, candidates: model.credits(moments, candidates)}
     ways: dict[str, CreditsOf] = {}
     for given in model.methods if methods is None else methods:
         method = given if isinstance(given, CreditMethod) else CreditMethod(name=given)
         check_fits(method, model.methods, model.name)
-        ways[method.name] = partial(model.credits, method=method)
+        ways[method.name] = partial(_credits_by, method)
     return ways
+
+
+def _credits_by(method: CreditMethod, model: Model, moments: Moments, candidates: np.ndarray) -> Credits:
+    assert isinstance(model, EstimatedModel)
+    return model.credits(moments, candidates, method=method)
 
 
 def check_faithfulness(
@@ -175,8 +181,9 @@ def check_faithfulness(
 
     Args:
         train: the sequences that the model learned from; popularity and similarity come from them.
-        methods: ways to give credit, by name; by default all that fit the model (`credits_by`). Each is checked and is
-            an order as well. What masking each event takes from the score is always an order, `leave_one_out`.
+        methods: ways to give credit, by name; by default all that fit the model (`credits_by`). Each is asked of the
+            model and of the model with shuffled weights, is checked, and is an order as well. What masking each event
+            takes from the score is always an order, `leave_one_out`.
         n_moments: how many moments, one a user at most.
         n_shapley: how many of them have their history cut to `cut` events for all 2^cut sets of them.
 
@@ -197,10 +204,14 @@ def check_faithfulness(
             "check_faithfulness needs at least one way to give credit; without methods it takes all that fit."
         )
     asked = _Asked.of(model, sample(moments, n_moments), seed)
+    shuffle = getattr(model, "shuffled", None)
+    other: Model | None = None if shuffle is None else shuffle(seed)
     found: dict[str, Credits] = {}
+    shuffled: dict[str, float | None] = {}
     with progress.track("credits", len(methods)) as advance:
         for name, credits_of in methods.items():
-            found[name] = credits_of(asked.moments, asked.item[:, None])
+            found[name] = credits_of(model, asked.moments, asked.item[:, None])
+            shuffled[name] = None if other is None else asked.likeness(found[name], credits_of, other)
             advance()
     removed = asked.removal_of_each(progress)
     sizes = [size for size in (2, 5, 10) if size <= np.diff(asked.offsets).max()]
@@ -212,8 +223,8 @@ def check_faithfulness(
             mean_residual=0.0 if credits.residual is None else float(np.abs(credits.residual).mean()),
             **_agreement(credits.credit[:, 0], removed),
             of_sets={str(size): _agreement(*asked.sets(credits.credit[:, 0], size)) for size in sizes},
-            **_against_shapley(methods[name](short.moments, short.item[:, None]).credit[:, 0], values),
-            shuffled=_shuffled(model, asked, credits, seed),
+            **_against_shapley(methods[name](model, short.moments, short.item[:, None]).credit[:, 0], values),
+            shuffled=shuffled[name],
         )
         for name, credits in found.items()
     }
@@ -247,7 +258,7 @@ def removal_agreement(model: Model, moments: Moments, method: CreditMethod, *, n
     """
     asked = _Asked.of(model, sample(moments, n_moments), seed=0)
     [credits_of] = credits_by(model, [method]).values()
-    credit = credits_of(asked.moments, asked.item[:, None]).credit[:, 0]
+    credit = credits_of(model, asked.moments, asked.item[:, None]).credit[:, 0]
     return _correlation(stats.pearsonr, credit, asked.removal_of_each(Progress()))
 
 
@@ -301,6 +312,18 @@ class _Asked:
                 taken[gone] = (self.score - self.score_without(gone))[self.owner[gone]]
                 advance()
         return taken
+
+    def likeness(self, credits: Credits, credits_of: CreditsOf, other: Model) -> float:
+        """Return how alike credits and those of another model by the same method rank events (Adebayo et al., 2018)."""
+        own = credits.credit[:, 0]
+        others = credits_of(other, self.moments, self.item[:, None]).credit[:, 0]
+        found = [
+            _correlation(stats.spearmanr, own[first:last], others[first:last])
+            for first, last in itertools.pairwise(self.offsets)
+            if last - first >= 3
+        ]
+        # Where a history's credits are all alike they have no order to compare.
+        return float(np.mean(ranked)) if (ranked := [each for each in found if not math.isnan(each)]) else math.nan
 
     def sets(self, credit: np.ndarray, size: int, n_draws: int = 5) -> tuple[np.ndarray, np.ndarray]:
         """Return the credits of random sets of events and what masking them takes, one set a moment and draw."""
@@ -448,21 +471,6 @@ def _against_shapley(credit: np.ndarray, values: np.ndarray) -> dict[str, float]
         "shapley_pearson": _correlation(stats.pearsonr, credit, values),
         "shapley_gap": float(np.abs(credit - values).max(initial=0.0)),
     }
-
-
-def _shuffled(model: Model, asked: _Asked, credits: Credits, seed: int) -> float | None:
-    """Return how alike the credits of the model and of one with shuffled weights rank the events (Adebayo, 2018)."""
-    shuffle = getattr(model, "shuffled", None)
-    if shuffle is None:
-        return None
-    other = shuffle(seed).credits(asked.moments, asked.item[:, None]).credit[:, 0]
-    own = credits.credit[:, 0]
-    found = [
-        _correlation(stats.spearmanr, own[first:last], other[first:last])
-        for first, last in itertools.pairwise(asked.offsets)
-        if last - first >= 3
-    ]
-    return float(np.nanmean(found)) if found else None
 
 
 def _number(value: float) -> str:

@@ -73,6 +73,15 @@ class CountedPart(nn.Module):
         # Where a history is shorter, places repeat, with nothing to add.
         return found_BTC.scatter_add_(1, place_BL[..., None].expand_as(credit_BLC), credit_BLC)
 
+    def shuffle(self, generator: torch.Generator) -> None:
+        """Exchange T's values at random and rename the items they are of; rows keep how many entries they have."""
+        held = self.value_IJ != 0
+        value, item = self.value_IJ[held], self.item_IJ[held]
+        order = torch.randperm(len(value), generator=generator).to(value.device)
+        # Items are renamed and not drawn, so that a row has no item twice.
+        name = torch.randperm(len(self.item_IJ) - 1, generator=generator).to(item.device)
+        self.value_IJ[held], self.item_IJ[held] = value[order], name[item]
+
     def _latest(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """Return place, weight and item of the latest `count_len` events before the batch's only question, (B, L)."""
         latest_BL = batch.before_BQ - torch.arange(1, self.count_len + 1, device=batch.before_BQ.device)

@@ -330,6 +330,10 @@ class Predictor:
     def shuffled(self, seed: int = 0) -> Predictor:
         """Return the same model with the entries of each weight exchanged at random; it has learned nothing.
 
+        The counted part's table is no weight but learned all the same: its values are exchanged too, and the items
+        that came after others renamed; rows keep how many entries they have. Vectors from elsewhere stay as they are,
+        since they were not learned.
+
         Credits that stay as they are then do not come from what was learned. Adebayo et al., Sanity checks for
         saliency maps, 2018.
         """
@@ -343,6 +347,8 @@ class Predictor:
             for parameter in other._network.parameters():
                 order = torch.randperm(parameter.numel(), generator=generator).to(parameter.device)
                 parameter.copy_(parameter.flatten()[order].view_as(parameter))
+            if other._network.counted is not None:
+                other._network.counted.shuffle(generator)
         other._network.eval()
         return other
 
