@@ -14,7 +14,7 @@ import sys
 from typing import Any
 
 import influent
-from benchmarks.common import ROOT, commit, measured_on, write_result
+from benchmarks.common import ROOT, measured_on, write_result
 from influent.evaluation.placebo import check_placebos
 
 N_DRAWS = 20
@@ -29,7 +29,7 @@ def main(n_worlds: int, first_seed: int) -> None:
     left = [seed for seed in seeds if seed not in done]
     with influent.progress_for(sys.stderr).track("worlds", len(left)) as advance:
         for seed in left:
-            done[seed] = {"commit": commit(), "held": held_in_world(int(seed))}
+            done[seed] = {"commit": about["commit"], "held": held_in_world(int(seed))}
             keep(done)
             advance()
     worlds = [done[seed] for seed in seeds]
