@@ -238,6 +238,29 @@ def test_a_log_that_runs_backwards_twice_is_the_log():
     assert again.fingerprint == log.fingerprint
 
 
+def test_shares_close_and_are_not_said_to_be_removals(fitted):
+    """An event of another is also a part of the burst, so masking it takes more than its share."""
+    model, log = fitted
+    ledger = influent.explain_causes(model, log)
+    assert (model.exactness, ledger.note.exactness) == ("closes", "closes")
+
+
+def test_ties_of_another_log_are_refused(fitted):
+    model, log = fitted
+    other = sequences_of([("zoe", "a0", 0), ("yan", "a0", 1)])
+    with pytest.raises(SchemaError, match="another vocabulary"):
+        influent.Social(model.ties).fit(other)
+    with pytest.raises(SchemaError, match="another vocabulary"):
+        influent.explain_causes(model, other)
+
+
+def test_an_order_only_log_has_no_causes():
+    log = pa.table({"user_id": ["ann", "bob"], "item_id": ["tea", "tea"]})
+    order_only = influent.build_sequences(influent.clean(influent.read_events(log)))
+    with pytest.raises(ConfigError, match="order-only"):
+        influent.Social(influent.build_ties(edges_of(("ann", "bob")), order_only)).fit(order_only)
+
+
 def test_saving_and_loading_changes_nothing(fitted, tmp_path):
     model, log = fitted
     model.save(tmp_path)

@@ -18,7 +18,7 @@ class Bursts:
 
     def __init__(self, sequences: Sequences, edges_us: np.ndarray) -> None:
         assert sequences.time_us is not None
-        self._n_items, self._edges_us = sequences.vocab.n_items, np.round(edges_us).astype(np.int64)
+        self._n_items, self._edges_us = sequences.vocab.n_items, edges_us
         known = np.flatnonzero(sequences.item_idx >= 0)
         order = known[np.argsort(sequences.time_us[known], kind="stable")]
         self._time, self._item = sequences.time_us[order], sequences.item_idx[order].astype(np.int64)

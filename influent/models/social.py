@@ -12,9 +12,9 @@ been seen for `prior_events` events more: a pair that was seen once says little.
 most of them mean nothing, a part of an answer, `chance`, is first taken from what each pair has to show. κ is a density
 over the gap, constant within bins.
 
-A rate is a sum, so each event has an exact share of it, and one that is left out takes its term with it. Fitted by
-expectation maximisation over the causes of events: Veen and Schoenberg, Estimation of space-time branching process
-models in seismology using an EM-type algorithm, 2008.
+A rate is a sum, so each event has a share of it and shares add up. A share is not all that leaving the event out takes
+away, since the event is also a part of the item's burst. Fitted by expectation maximisation over the causes of events:
+Veen and Schoenberg, Estimation of space-time branching process models in seismology using an EM-type algorithm, 2008.
 
 Shapes: E events, L ties, S scenes, P co-actions, K lines, G bins of the gap, N moments, C candidates, I items.
 """
@@ -24,7 +24,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from safetensors.numpy import save_file
@@ -36,9 +36,9 @@ from influent.data.moments import Moments, first_not_before, ranges
 from influent.data.sequences import Sequences
 from influent.data.ties import CoActions, Ties, find_co_actions
 from influent.data.vocab import Vocab
-from influent.errors import ConfigError
+from influent.errors import ConfigError, SchemaError
 from influent.models.bursts import Bursts, bin_of
-from influent.models.credits import Credits
+from influent.models.credits import Credits, Exactness
 from influent.models.model import Model, check_fitted, check_same_ids
 from influent.models.ranks import BATCH
 from influent.progress import Progress
@@ -95,7 +95,7 @@ class Social:
     """A Hawkes process along ties, over a model of each user's own past where one is given.
 
     Args:
-        ties: who may be moved by whom; by default whoever acted on an item after somebody else did.
+        ties: who may be moved by whom: `build_ties` of known edges, or `co_acting` where none are known.
         own: a fitted model of what comes next by a user's own past. What others are credited with is then beyond what
             that expects. Its scores are taken as logits.
         config: windows and priors.
@@ -108,15 +108,17 @@ class Social:
     popularity: np.ndarray
     fitted_on: str = ""
     max_len: int | None = None
+    exactness: ClassVar[Exactness] = "closes"
 
     def __init__(self, ties: Ties, *, own: Model | None = None, config: SocialConfig | None = None) -> None:
         if own is not None:
             check_fitted(own)
         self.ties, self.own, self.config = ties, own, config or SocialConfig()
         self._window_us = span_us(self.config.window)
-        # From a second, or a millionth of the window where that is less than a minute.
+        # The first bin ends after a second, or a sixtieth of the window where that is less than a minute.
         shortest = min(1e6, self._window_us / 60)
-        self.edges_us = np.concatenate([[0.0], np.geomspace(shortest, self._window_us, self.config.n_bins)])
+        edges = np.geomspace(shortest, self._window_us, self.config.n_bins)
+        self.edges_us = np.concatenate([[0], np.round(edges)]).astype(np.int64)
 
     @property
     def name(self) -> str:
@@ -138,9 +140,9 @@ class Social:
 
         Raises:
             ConfigError: the log is order-only, so that nobody can be said to have come first.
+            SchemaError: the ties count users by another vocabulary than the log.
         """
-        if train.time_us is None:
-            raise ConfigError("this log is order-only: it does not say who acted first, so nobody can have led.")
+        self._check_log(train)
         self.vocab, self.popularity = train.vocab, train.popularity()
         return self._learn(train, self._of_lines(train), progress)
 
@@ -153,6 +155,7 @@ class Social:
         Raises:
             ConfigError: the log is order-only.
         """
+        self._check_log(train)
         back, place = train.backwards()
         ties = replace(self.ties, since_us=None)
         other = Social(ties, own=self.own, config=self.config)
@@ -163,6 +166,17 @@ class Social:
         """Return how many of each user's training events are put down to others, float64 (n_users,)."""
         check_fitted(self)
         return np.bincount(self.ties.target, self.evidence_LS.sum(axis=1), len(self.vocab.users))
+
+    def _check_log(self, sequences: Sequences) -> None:
+        """Refuse a log that has no times, or whose users are not those of the ties, with others behind them."""
+        if sequences.time_us is None:
+            raise ConfigError("this log is order-only: it does not say who acted first, so nobody can have led.")
+        known, users = self.ties.users.ids, sequences.vocab.users.ids
+        if users is not known and not users[: len(known)].equals(known):
+            raise SchemaError(
+                "the ties count users by another vocabulary than this log. Make them from the same sequences: "
+                "build_ties(edges, sequences) or co_acting(sequences)."
+            )
 
     def _learn(self, train: Sequences, f_EK: np.ndarray, progress: Progress | None) -> Self:
         config = self.config
@@ -274,6 +288,7 @@ class Social:
         A moment whose time is not given is right after the log's last event.
         """
         check_same_ids(self, moments)
+        self._check_log(moments.sequences)
         bursts = Bursts(moments.sequences, self.edges_us)
         found = [
             self._rates(moments.take(slice(first, first + BATCH)), bursts) for first in range(0, len(moments), BATCH)
@@ -294,6 +309,7 @@ class Social:
         The events are those of others; `place` says whose. What a user's own past expects is a line of its own.
         """
         check_same_ids(self, moments)
+        self._check_log(moments.sequences)
         lines = self._lines_of_all(moments, Bursts(moments.sequences, self.edges_us))
         picked = {name: np.take_along_axis(rate, candidates, axis=1) for name, rate in lines.items()}
         owner, place, term = self._sources(moments)
@@ -413,10 +429,12 @@ class Social:
         """Return what each event was an answer to, as shares of its rate.
 
         Raises:
-            SchemaError: the sequences count items by another vocabulary.
+            SchemaError: the sequences count users, items or actions by another vocabulary.
             ConfigError: the log is order-only.
         """
-        check_fitted(self)
+        moments = _moments_of_all(sequences)
+        check_same_ids(self, moments)
+        self._check_log(sequences)
         pairs = find_co_actions(sequences, self.ties, window=self.config.window, reach=self.config.reach)
         cell = self.strength_LS[pairs.tie, self._scene_of(sequences)[pairs.source]]
         term_P = cell * self.density_G[bin_of(pairs.gap_us, self.edges_us)]
@@ -425,7 +443,7 @@ class Social:
         line_EK = self.rate_U[sequences.user_idx, None] * self.line_K * f_EK
         total_E = line_EK.sum(axis=1) + np.bincount(pairs.event, term_P, len(sequences))
         return Causes(
-            moments=_moments_of_all(sequences),
+            moments=moments,
             of_lines=dict(zip(self.lines, (line_EK / total_E[:, None]).T, strict=True)),
             co_actions=pairs,
             of_events=term_P / total_E[pairs.event],
