@@ -9,7 +9,7 @@ import platform
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,7 +19,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from influent import __version__
-from influent.errors import RunFolderError
+from influent.errors import RunFolderError, SchemaError
 
 FORMAT_VERSION = 1
 """Of the run folder; a folder with a higher number is refused."""
@@ -281,6 +281,17 @@ def _stands_on(step: str) -> tuple[str, ...]:
 
 def _files(step: str) -> tuple[str, ...]:
     return _STEPS[step] + _SOMETIMES.get(step, ())
+
+
+def require_files(folder: Path, names: Sequence[str], *, noun: str, verb: str) -> None:
+    """Refuse a folder that does not hold all that the step `verb` writes for its noun.
+
+    Raises:
+        SchemaError: a file is missing.
+    """
+    for name in names:
+        if not (folder / name).exists():
+            raise SchemaError(f"{folder} holds no {name}. Make a {noun} first: influent {verb} {folder}")
 
 
 def check_place(folder: str | Path) -> None:

@@ -106,7 +106,7 @@ def test_a_hub_that_everybody_hears_is_drawn_arc_by_arc_and_whole():
 @pytest.mark.parametrize("direction", ["outward", "inward"])
 def test_each_arc_is_live_as_often_as_its_probability_says(direction):
     n_worlds, arcs = 40_000, getattr(spread_of(6, WORLD), direction)
-    key = influent.influence.cascade.keys(3, 0, np.arange(n_worlds))
+    key = influent.influence.independent_cascade.keys(3, 0, np.arange(n_worlds))
     for person in range(6):
         _, arc = arcs.live(key, np.full(n_worlds, person))
         found = np.bincount(arcs.end[arc], minlength=6) / n_worlds

@@ -21,6 +21,7 @@ from scipy import stats
 from influent import schema
 from influent.errors import ConfigError, DataError, MissingExtraError, SchemaError
 from influent.influence.ledger import Ledger
+from influent.run import require_files
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -91,9 +92,7 @@ class InfluenceGraph:
             SchemaError: a file is missing.
         """
         folder = Path(folder)
-        for name in ("edges.parquet", "people.parquet", "graph.json"):
-            if not (folder / name).exists():
-                raise SchemaError(f"{folder} holds no {name}. Make a graph first: influent graph {folder}")
+        require_files(folder, ("edges.parquet", "people.parquet", "graph.json"), noun="graph", verb="graph")
         return cls(
             edges=pq.read_table(folder / "edges.parquet"),
             people=pq.read_table(folder / "people.parquet"),

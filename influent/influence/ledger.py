@@ -15,10 +15,11 @@ import pyarrow.parquet as pq
 
 from influent import schema
 from influent.data.moments import Moments
-from influent.errors import SchemaError, UnbalancedLedgerError, UnknownIdError
+from influent.errors import UnbalancedLedgerError, UnknownIdError
 from influent.models.credits import Credits, Exactness
 from influent.models.methods import CreditMethod, MethodName
 from influent.models.model import Fitted
+from influent.run import require_files
 
 TOLERANCE = 1e-4
 """How far the credits of a prediction may add up to something else than its score."""
@@ -199,9 +200,8 @@ class Ledger:
             SchemaError: a file is missing.
         """
         folder = Path(folder)
-        for name in ("ledger.parquet", "predictions.parquet", "ledger.json"):
-            if not (folder / name).exists():
-                raise SchemaError(f"{folder} holds no {name}. Make a ledger first: influent explain {folder}")
+        names = ("ledger.parquet", "predictions.parquet", "ledger.json")
+        require_files(folder, names, noun="ledger", verb="explain")
         about = json.loads((folder / "ledger.json").read_text())
         note = LedgerNote(**{key: about[key] for key in LedgerNote.__dataclass_fields__})
         note = replace(note, artefacts=tuple(note.artefacts))

@@ -16,7 +16,7 @@ from scipy import sparse
 
 from influent.data.moments import ranges
 from influent.errors import ConfigError
-from influent.influence.cascade import cascades, keys, uniform
+from influent.influence.independent_cascade import cascades, keys, uniform
 from influent.influence.spread import Spread
 
 

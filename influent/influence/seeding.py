@@ -13,7 +13,7 @@ from scipy import special
 
 from influent import schema
 from influent.errors import ConfigError, DataError
-from influent.influence.cascade import cascades, keys
+from influent.influence.independent_cascade import cascades, keys
 from influent.influence.reverse_sets import ReverseSets
 from influent.influence.spread import Spread
 from influent.settings import check_int

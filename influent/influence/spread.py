@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from influent import schema
 from influent.data.vocab import UNKNOWN, Ids, id_array
 from influent.errors import DataError, SchemaError, UnknownIdError
-from influent.influence.cascade import Arcs
+from influent.influence.independent_cascade import Arcs
 from influent.settings import check_int
 
 
