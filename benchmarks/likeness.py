@@ -1,0 +1,51 @@
+"""How often people who move nobody are said to, and people who do are found out, in seeded worlds.
+
+Usage: python -m benchmarks.likeness [--worlds N]
+
+Ties are given. Without influence, at three degrees to which people are tied to their like, the verdict "directed beyond
+likeness" is a false alarm; asked for are 5 % of worlds at most.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import Counter
+from typing import Any
+
+import influent
+from benchmarks.common import measured_on, write_result
+
+WORLDS = ((0.0, 0.0), (0.0, 0.5), (0.0, 0.9), (0.1, 0.5), (0.3, 0.5))
+"""Strength of ties, and homophily"""
+
+
+def main(n_worlds: int) -> None:
+    """Ask for the verdict in each world, and write how often it was which."""
+    about, rows = measured_on(), []
+    for strength, homophily in WORLDS:
+        verdicts: Counter[str] = Counter()
+        with influent.progress_for(sys.stderr).track(f"strength {strength}, {homophily}", n_worlds) as advance:
+            for seed in range(n_worlds):
+                verdicts[verdict(strength, homophily, seed)] += 1
+                advance()
+        rows.append({"strength": strength, "homophily": homophily, "verdicts": dict(verdicts)})
+        print(rows[-1], flush=True)
+    write_result("likeness", {**about, "n_worlds": n_worlds, "rows": rows})
+
+
+def verdict(strength: float, homophily: float, seed: int) -> str:
+    """Return what is said of one world."""
+    settings: dict[str, Any] = {"n_users": 100, "n_items": 80, "n_ties": 4, "horizon_days": 60}
+    world = influent.simulate_world(
+        influent.WorldConfig(**settings, social_strength=strength, homophily=homophily, seed=seed)
+    )
+    log = influent.build_sequences(influent.clean(influent.read_events(world.events), drop_duplicates=False))
+    ties = influent.build_ties(influent.read_edges(world.edges), log)
+    return influent.check_likeness(influent.Social(ties).fit(log), log, seed=seed).verdict
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--worlds", type=int, default=200)
+    main(parser.parse_args().worlds)
