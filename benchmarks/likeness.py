@@ -1,6 +1,6 @@
 """How often people who move nobody are said to, and people who do are found out, in seeded worlds.
 
-Usage: python -m benchmarks.likeness [--worlds N]
+Usage: python -m benchmarks.likeness [--worlds N] [--first-seed N]
 
 Ties are given. Without influence, at three degrees to which people are tied to their like, the verdict "directed beyond
 likeness" is a false alarm; asked for are 5 % of worlds at most.
@@ -20,18 +20,18 @@ WORLDS = ((0.0, 0.0), (0.0, 0.5), (0.0, 0.9), (0.1, 0.5), (0.3, 0.5))
 """Strength of ties, and homophily"""
 
 
-def main(n_worlds: int) -> None:
+def main(n_worlds: int, first_seed: int) -> None:
     """Ask for the verdict in each world, and write how often it was which."""
     about, rows = measured_on(), []
     for strength, homophily in WORLDS:
         verdicts: Counter[str] = Counter()
         with influent.progress_for(sys.stderr).track(f"strength {strength}, {homophily}", n_worlds) as advance:
-            for seed in range(n_worlds):
+            for seed in range(first_seed, first_seed + n_worlds):
                 verdicts[verdict(strength, homophily, seed)] += 1
                 advance()
         rows.append({"strength": strength, "homophily": homophily, "verdicts": dict(verdicts)})
         print(rows[-1], flush=True)
-    write_result("likeness", {**about, "n_worlds": n_worlds, "rows": rows})
+    write_result("likeness", {**about, "first_seed": first_seed, "n_worlds": n_worlds, "rows": rows})
 
 
 def verdict(strength: float, homophily: float, seed: int) -> str:
@@ -48,4 +48,6 @@ def verdict(strength: float, homophily: float, seed: int) -> str:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--worlds", type=int, default=200)
-    main(parser.parse_args().worlds)
+    parser.add_argument("--first-seed", type=int, default=0)
+    asked = parser.parse_args()
+    main(asked.worlds, asked.first_seed)

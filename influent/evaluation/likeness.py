@@ -53,7 +53,7 @@ class LikenessReport:
 def check_likeness(
     model: Social, train: Sequences, *, n_resamples: int = 1000, seed: int = 0, progress: Progress | None = None
 ) -> LikenessReport:
-    """Fit the model once more with time reversed, and say whether others explain more forwards than backwards.
+    """Fit the model in both directions of time, and say whether others explain more forwards than backwards.
 
     People who are alike act on the same items before and after each other equally often; somebody who is moved acts
     after. It does not see through somebody who merely always comes first. Anagnostopoulos, Kumar and Mahdian, Influence
@@ -72,8 +72,7 @@ def check_likeness(
             "ties that were read off the log run both ways, and time reversed tells nothing of them. Use ties that are "
             "known: build_ties(read_edges(...), sequences)."
         )
-    forward = model.received()
-    backward = model.fit_backwards(train, progress=progress).received()
+    forward, backward = model.received_both_ways(train, progress=progress)
     # A part of an event spread over many pairs is nobody's; half an event is.
     someone = np.flatnonzero((forward >= 0.5) | (backward >= 0.5))
     more = (forward - backward)[someone]

@@ -146,26 +146,42 @@ class Social:
         self.vocab, self.popularity = train.vocab, train.popularity()
         return self._learn(train, self._of_lines(train), progress)
 
-    def fit_backwards(self, train: Sequences, *, progress: Progress | None = None) -> Social:
-        """Return a model of the same settings in which who acted after somebody is taken to have acted before.
+    def received_both_ways(
+        self, train: Sequences, *, progress: Progress | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return how many of each user's events are put down to others, forwards and backwards in time, (n_users,) each.
 
-        Nobody is moved by what has not happened yet, so what this puts down to others is what likeness looks like. What
-        own pasts expect of each event stays as it is. Ties that began at a time are taken to have always been.
+        Nobody is moved by what has not happened yet, so what is found backwards is what likeness looks like. Both are
+        counted with the same parameters, halfway between those of a fit in either direction: what a fit finds too much
+        of by chance it then finds in both. What own pasts expect of each event stays as it is, and ties that began at a
+        time are taken to have always been.
 
         Raises:
             ConfigError: the log is order-only.
+            SchemaError: the sequences count users, items or actions by another vocabulary.
         """
+        check_same_ids(self, _moments_of_all(train))
         self._check_log(train)
         back, place = train.backwards()
-        ties = replace(self.ties, since_us=None)
-        other = Social(ties, own=self.own, config=self.config)
-        other.vocab, other.popularity = train.vocab, train.popularity()
-        return other._learn(back, other._of_lines(train)[place], progress)
+        f_EK = self._of_lines(train)
+        directions = ((train, f_EK), (back, f_EK[place]))
+        fits = [self._without_beginnings()._learn(log, f.copy(), progress) for log, f in directions]
+        halfway = self._without_beginnings()
+        halfway.log_rate = fits[0].log_rate
+        for name in ("rate_U", "line_K", "density_G", "strength_LS"):
+            setattr(halfway, name, (getattr(fits[0], name) + getattr(fits[1], name)) / 2)
+        forward, backward = (halfway._received(log, f) for log, f in directions)
+        return forward, backward
 
-    def received(self) -> np.ndarray:
-        """Return how many of each user's training events are put down to others, float64 (n_users,)."""
-        check_fitted(self)
-        return np.bincount(self.ties.target, self.evidence_LS.sum(axis=1), len(self.vocab.users))
+    def _without_beginnings(self) -> Social:
+        """Return a model of the same settings, not fitted, whose ties have always been."""
+        other = Social(replace(self.ties, since_us=None), own=self.own, config=self.config)
+        other.vocab, other.popularity = self.vocab, self.popularity
+        return other
+
+    def _received(self, sequences: Sequences, f_EK: np.ndarray) -> np.ndarray:
+        pairs, _, of_events = self._shares(sequences, f_EK)
+        return np.bincount(sequences.user_idx[pairs.event], of_events, sequences.n_users)
 
     def _check_log(self, sequences: Sequences) -> None:
         """Refuse a log that has no times, or whose users are not those of the ties, with others behind them."""
@@ -435,19 +451,23 @@ class Social:
         moments = _moments_of_all(sequences)
         check_same_ids(self, moments)
         self._check_log(sequences)
+        pairs, of_lines, of_events = self._shares(sequences, self._of_lines(sequences))
+        return Causes(
+            moments=moments,
+            of_lines=dict(zip(self.lines, of_lines.T, strict=True)),
+            co_actions=pairs,
+            of_events=of_events,
+        )
+
+    def _shares(self, sequences: Sequences, f_EK: np.ndarray) -> tuple[CoActions, np.ndarray, np.ndarray]:
+        """Return the co-actions, and the shares of lines (E, K) and of co-actions (P,) in the rate of each event."""
         pairs = find_co_actions(sequences, self.ties, window=self.config.window, reach=self.config.reach)
         cell = self.strength_LS[pairs.tie, self._scene_of(sequences)[pairs.source]]
         term_P = cell * self.density_G[bin_of(pairs.gap_us, self.edges_us)]
-        f_EK = self._of_lines(sequences)
         f_EK[:, 1] = self._bursts_of_each(sequences) @ self.density_G / self.log_rate
         line_EK = self.rate_U[sequences.user_idx, None] * self.line_K * f_EK
         total_E = line_EK.sum(axis=1) + np.bincount(pairs.event, term_P, len(sequences))
-        return Causes(
-            moments=moments,
-            of_lines=dict(zip(self.lines, (line_EK / total_E[:, None]).T, strict=True)),
-            co_actions=pairs,
-            of_events=term_P / total_E[pairs.event],
-        )
+        return pairs, line_EK / total_E[:, None], term_P / total_E[pairs.event]
 
 
 _ARRAYS = ("popularity", "rate_U", "line_K", "density_G", "strength_LS", "evidence_LS", "exposure_LS")
