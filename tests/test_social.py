@@ -210,7 +210,7 @@ def test_people_who_move_each_other_do_more_forwards_than_backwards():
     log, ties = world_with(0.3, 0.3, seed=1)
     report = influent.check_likeness(influent.Social(ties).fit(log), log)
     assert report.verdict == "directed beyond likeness"
-    # By the same parameters, so this is less than what others did cause: 0.3 of about 50 events of each.
+    # By the same parameters, so this is less than what others did cause: 0.3 of about 60 events of each.
     assert report.forward > 2 * report.backward
     assert report.beyond.low > 5
 

@@ -16,7 +16,7 @@ A rate is a sum, so each event has a share of it and shares add up. A share is n
 away, since the event is also a part of the item's burst. Fitted by expectation maximisation over the causes of events:
 Veen and Schoenberg, Estimation of space-time branching process models in seismology using an EM-type algorithm, 2008.
 
-Shapes: E events, L ties, S scenes, P co-actions, K lines, G bins of the gap, N moments, C candidates, I items.
+Shapes: E events, U users, L ties, S scenes, P co-actions, K lines, G bins of the gap, N moments, C candidates, I items.
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ class Social:
     def received_both_ways(
         self, train: Sequences, *, progress: Progress | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return how many of each user's events are put down to others, forwards and backwards in time, (n_users,) each.
+        """Return how many of each user's events are put down to others, forwards and backwards in time, float64 (U,).
 
         Nobody is moved by what has not happened yet, so what is found backwards is what likeness looks like. Both are
         counted with the same parameters, halfway between those of a fit in either direction: what a fit finds too much
