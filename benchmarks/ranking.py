@@ -3,9 +3,9 @@
 Usage: python -m benchmarks.ranking SET MODEL [--seed N] [--refit]
 
 SET is one of `benchmarks.sets.BENCHMARKS`. MODEL is `additive`, `additive-text`, `additive-query`, `additive-moment`
-(it knows when the target comes), `additive-ensemble` (the mean of three trainings), a black box (`sasrec`, `hstu`,
-`gru`, `lstm`), `feedback`, one that counts (`counts`, `popularity`, …), or the peer (`rectools-sasrec`,
-`rectools-hstu`).
+(it knows when the target comes), `additive-ensemble` (the mean of three trainings, and each of them), a black box
+(`sasrec`, `hstu`, `gru`, `lstm`), `feedback`, one that counts (`counts`, `popularity`, …), or the peer
+(`rectools-sasrec`, `rectools-hstu`).
 """
 
 from __future__ import annotations
@@ -106,7 +106,9 @@ def learned(
         "exactness": model.exactness,
     }
     if isinstance(model, influent.Ensemble):
-        row["members"] = [_trained(member) for member in model.members]
+        row["members"] = [
+            {"seed": member.train.seed, **_trained(member), "test": judged(member, split)} for member in model.members
+        ]
     else:
         row |= _trained(model)
     if model.exactness != "estimated":
@@ -115,6 +117,9 @@ def learned(
         started = time.perf_counter()
         refitted = model.refit(split.train_and_validation, progress=influent.progress_for(sys.stderr))
         row["refitted"] = {"fit_seconds": round(time.perf_counter() - started, 1), "test": judged(refitted, split)}
+        if isinstance(refitted, influent.Ensemble):
+            for member, found in zip(refitted.members, row["members"], strict=True):
+                found["refitted"] = {"test": judged(member, split)}
     return row
 
 

@@ -99,6 +99,10 @@ def _lines(row: dict[str, Any]) -> list[tuple[str, dict[str, Any], dict[str, Any
     lines = [(row["model"] + seeded, nested[0] if nested else test, row)]
     if "refitted" in row:
         lines.append((f"{row['model']}{seeded}, refitted", row["refitted"]["test"], {**row, **row["refitted"]}))
+    for member in row.get("members", []):
+        # Time and memory are the whole ensemble's.
+        of_member = {**member, "model": f"member of {row['model']}", "peak_memory_mib": ""}
+        lines += _lines(of_member) if "test" in member else []
     return lines
 
 
