@@ -40,6 +40,7 @@ bench: $(VENV)/.installed peer
 	$(BIN)/python -m benchmarks.closing
 	$(BIN)/python -m benchmarks.faithful
 	$(BIN)/python -m benchmarks.social
+	$(BIN)/python -m benchmarks.social_ranking
 	$(BIN)/python -m benchmarks.likeness
 	$(BIN)/python -m benchmarks.seeding
 	$(BIN)/python -m benchmarks.cascades

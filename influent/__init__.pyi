@@ -240,6 +240,7 @@ from .models.next_actor import ActorPopularity as ActorPopularity
 from .models.predictor import Predictor as Predictor
 from .models.social import Social as Social
 from .models.social import SocialConfig as SocialConfig
+from .models.social_ranker import SocialRanker as SocialRanker
 from .models.space import Choices as Choices
 from .models.space import Range as Range
 from .models.store import load_model as load_model

@@ -22,6 +22,7 @@ from influent.influence.journeys import journeys
 from influent.influence.ledger import Ledger
 from influent.models.model import tasks_of
 from influent.models.social import Social, SocialConfig
+from influent.models.social_ranker import own_part
 from influent.models.store import load_model
 from influent.progress import Progress
 from influent.run import Run, versions, writing
@@ -136,6 +137,8 @@ def graph_run(
     own = None if answers_labels(run) else load_model(run.folder)
     if own is None or "ranking" not in tasks_of(own):
         raise ConfigError(f"the model in {run.folder} ranks no items. Fit one that does: influent fit {run.folder}")
+    # What others add is learned here, so that it is beyond users' own pasts.
+    own = own_part(own)
     sequences = Sequences.load(run.folder)
     train = SplitConfig.of(settings["split"]).split(sequences).train
     ties = co_acting(train, window=window) if edges is None else build_ties(read_edges(edges), train)

@@ -72,6 +72,7 @@ _REASON_COLUMNS = [
     schema.SOURCE,
     schema.SOURCE_NAME,
     schema.SOURCE_EVENT_ID,
+    schema.SOURCE_USER_ID,
     schema.SOURCE_ITEM_ID,
     schema.SOURCE_ACTION,
     schema.LAG,

@@ -62,13 +62,18 @@ _STANDS_ON: dict[str, tuple[str, ...]] = {
 BEFORE_REFIT = "before_refit"
 """The folder of the model as it was before it was fitted again with the validation events."""
 
-_BESIDE_A_MODEL = ("metrics.jsonl", "vocab.parquet", "items.parquet", "users.parquet")
+_OF_A_MODEL = (*_STEPS["fit"], "metrics.jsonl", "vocab.parquet", "items.parquet", "users.parquet")
 """A model carries the vocabulary that it was fitted with."""
+
+_MODELS = ("", "social/", "social/own/")
+"""Where a model lies, and where those lie that it stands on."""
 
 _SOMETIMES = {
     "clean": ("items.parquet", "users.parquet"),
     "evaluate": ("evaluation_times.json", "evaluation_times.md"),
-    "fit": _BESIDE_A_MODEL + tuple(f"{BEFORE_REFIT}/{name}" for name in (*_STEPS["fit"], *_BESIDE_A_MODEL)),
+    "fit": tuple(
+        f"{before}{model}{name}" for before in ("", f"{BEFORE_REFIT}/") for model in _MODELS for name in _OF_A_MODEL
+    ),
 }
 """What a step writes besides, if there is something to put in it."""
 
@@ -255,7 +260,7 @@ def _writing(folder: Path, step: str, settings: Mapping[str, Any], stands_on: Ru
     try:
         for name in {name for done in old for name in _files(done)}:
             if (folder / name).exists():
-                (new / name).parent.mkdir(exist_ok=True)
+                (new / name).parent.mkdir(parents=True, exist_ok=True)
                 os.link(folder / name, new / name)
         # What the step writes must not reach through a link into the old folder's file.
         for name in _files(step):

@@ -280,14 +280,16 @@ def _reasons_table(
 ) -> Table:
     title_of = _title_of(vocab)
     table = _table("because of", "when", ">credit")
-    events = [row for row in rows if row[schema.SOURCE] == "event"]
-    others = [row for row in rows if row[schema.SOURCE] != "event"]
+    events = [row for row in rows if row[schema.SOURCE] in ("event", "social")]
+    others = [row for row in rows if row[schema.SOURCE] not in ("event", "social")]
     shown = events if n_events is None else events[:n_events]
     for row in shown:
         action = row[schema.SOURCE_ACTION]
         what = title_of(row[schema.SOURCE_ITEM_ID])
         what += f" ({row[schema.SOURCE_NAME]})" if row[schema.SOURCE_NAME] else ""
-        _add_row(table, what if action == schema.DEFAULT_ACTION else f"{action} {what}", _when(row), _signed(row))
+        what = what if action == schema.DEFAULT_ACTION else f"{action} {what}"
+        by = f"{row[schema.SOURCE_USER_ID]}: " if row[schema.SOURCE] == "social" else ""
+        _add_row(table, by + what, _when(row), _signed(row))
     if len(shown) < len(events):
         left = sum(row[schema.CREDIT] for row in events[len(shown) :])
         _add_row(table, f"{len(events) - len(shown)} more events", "", f"{left:+.4f}")
@@ -318,6 +320,8 @@ def _signed(row: dict[str, Any]) -> str:
 
 
 def _when(row: dict[str, Any]) -> str:
+    if row[schema.SOURCE] == "social":
+        return f"{_span(row[schema.GAP_US])} before"
     if row[schema.LAG] is None:
         return "not read at this moment"
     place = "the latest" if row[schema.LAG] == 1 else f"{row[schema.LAG]} events ago"

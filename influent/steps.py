@@ -17,10 +17,11 @@ from influent.data.artefacts import Artefacts, find_artefacts
 from influent.data.clean import CleaningReport, clean
 from influent.data.clock import span_us, unit_us
 from influent.data.engine import Engine
-from influent.data.events import Features, read_events, read_items, read_users
+from influent.data.events import Features, read_edges, read_events, read_items, read_users
 from influent.data.moments import Moments, latest_moments, moments_of, now_and_before
 from influent.data.sequences import Sequences, build_sequences
 from influent.data.split import Split, SplitConfig
+from influent.data.ties import build_ties
 from influent.errors import ConfigError, SchemaError
 from influent.evaluation.comparison import ComparisonReport, compare
 from influent.evaluation.faithfulness import FaithfulnessReport, check_faithfulness, credits_by, removal_agreement
@@ -33,8 +34,9 @@ from influent.models.config import ModelConfig, TrainConfig
 from influent.models.item_to_item import DecayedCounts, Popularity
 from influent.models.kinds import check_kind, model_config
 from influent.models.methods import CreditMethod, MethodName
-from influent.models.model import Model, tasks_of
+from influent.models.model import Model, Refittable, tasks_of
 from influent.models.ranks import Seen
+from influent.models.social_ranker import SocialRanker
 from influent.models.space import default_space, read_space
 from influent.models.store import COUNTED, load_model
 from influent.models.tracking import following
@@ -115,6 +117,7 @@ def fit_run(
     model: ModelConfig | None = None,
     train: TrainConfig | None = None,
     split: SplitConfig | None = None,
+    edges: str | Path | None = None,
     refit: bool = False,
     track: Sequence[str] = (),
     progress: Progress | None = None,
@@ -125,6 +128,8 @@ def fit_run(
         tasks: what to learn, `ranking`, `time`, or both over one state; the first decides when training stops.
         kind: what `ModelConfig.backbone` may be, or one of the models that only count: see
             `influent.models.store.COUNTED`. By default what `model` says.
+        edges: a file of edges, as for `read_edges`: what people that a user is tied to did is then added to the scores
+            of a ranking (`SocialRanker`).
         refit: fit again with the validation events and keep that model, as one would to deploy it; the one before
             is kept beside it, and `evaluate_run` judges both.
         track: who else is told of each epoch, beside the run folder: `tensorboard`, `mlflow`. Lines of JSON are
@@ -147,14 +152,12 @@ def fit_run(
         )
     if model is not None and model.backbone != kind:
         raise ConfigError(f"the model settings are of {model.backbone!r}, and {kind!r} is asked for. Leave one out.")
+    if edges is not None and tuple(tasks) != ("ranking",):
+        raise ConfigError(f"edges go with ranking alone, and this fit is for {' and '.join(tasks)}. Leave one out.")
     with fitting(run.folder) as checkpoint:
-        fitted: Model
-        refitted: Model | None = None
+        fitted: Refittable
         if kind in COUNTED:
-            counted = COUNTED[kind]().fit(parts.train, progress=progress)
-            fitted = counted
-            if refit:
-                refitted = counted.refit(parts.train_and_validation, progress=progress)
+            fitted = COUNTED[kind]().fit(parts.train, progress=progress)
         else:
             from influent.models.predictor import Predictor
 
@@ -164,8 +167,10 @@ def fit_run(
                 fitted = predictor.fit(
                     parts.train, parts.validation, checkpoint=checkpoint, trackers=trackers, progress=progress
                 )
-            if refit:
-                refitted = predictor.refit(parts.train_and_validation, progress=progress)
+        if edges is not None:
+            ties = build_ties(read_edges(edges), parts.train)
+            fitted = SocialRanker(ties, own=fitted).fit(parts.train, parts.validation, progress=progress)
+        refitted = fitted.refit(parts.train_and_validation, progress=progress) if refit else None
         settings = {"split": asdict(split_config), "split_hash": parts.hash, "versions": versions()}
         with writing(folder, "fit", settings, stands_on=run) as new:
             if refitted is not None:

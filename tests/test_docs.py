@@ -59,4 +59,5 @@ def test_every_file_of_a_run_folder_is_described():
     described = (ROOT / "docs" / "tables.md").read_text()
     for step in run._STEPS:
         for name in run._files(step):
-            assert f"`{name}`" in described
+            *folders, file = name.split("/")
+            assert all(f"`{part}`" in described for part in [*(f"{folder}/" for folder in folders), file])

@@ -32,6 +32,7 @@ from influent.models.item_to_item import ItemKNN
 from influent.models.methods import CreditMethod, MethodName, check_fits
 from influent.models.model import EstimatedModel, Model
 from influent.models.ranks import exclude_seen
+from influent.models.social_ranker import own_part
 from influent.progress import Progress
 from influent.settings import check_int
 
@@ -177,7 +178,8 @@ def check_faithfulness(
 ) -> FaithfulnessReport:
     """Hold ways to give credit against what a model does without the events.
 
-    What is explained is the item that would be recommended: the best that the history has not.
+    What is explained is the item that would be recommended: the best that the history has not. Of a model with social
+    terms, the part that reads the user's own events is looked at: the terms of others do not depend on these.
 
     Args:
         train: the sequences that the model learned from; popularity and similarity come from them.
@@ -198,6 +200,7 @@ def check_faithfulness(
     check_int("n_shapley", n_shapley, 1)
     if not 1 <= cut <= 16:
         raise ConfigError(f"cut must be within 1 and 16, since all 2^cut sets of events are tried. Got {cut}.")
+    model = own_part(model)
     progress, methods = progress or Progress(), credits_by(model) if methods is None else methods
     if not methods:
         raise ConfigError(
@@ -252,10 +255,13 @@ def check_faithfulness(
 def removal_agreement(model: Model, moments: Moments, method: CreditMethod, *, n_moments: int = 50) -> float:
     """Return the correlation of each event's credit and what masking it takes from the score of the best unseen item.
 
+    Of a model with social terms it is that of the part that reads the user's own events.
+
     Raises:
         DataError: no moment has a history.
         ConfigError: the method does not fit the model.
     """
+    model = own_part(model)
     asked = _Asked.of(model, sample(moments, n_moments), seed=0)
     [credits_of] = credits_by(model, [method]).values()
     credit = credits_of(model, asked.moments, asked.item[:, None]).credit[:, 0]

@@ -307,7 +307,11 @@ def _assemble(
         return np.where(none, -1, values[at]) if len(values) else np.full(len(at), -1)
 
     users = vocab.users.to_ids(moments.user_idx)
+    now = times.take(pa.array(moment))
     is_of_others = ~none & (of_event(sequences.user_idx) != moments.user_idx[moment])
+    if moments.time_us is None and sequences.time_us is not None and is_of_others.any():
+        # Where the moment is not known, others are read up to the end of the log.
+        now = pc.if_else(pa.array(is_of_others), int(sequences.time_us.max()), now)
     source = np.array([rows.source for rows in parts], object)[kind]
     event_times = pa.nulls(len(at), pa.int64())
     if sequences.time_us is not None:
@@ -325,7 +329,7 @@ def _assemble(
         schema.SOURCE_ITEM_ID: vocab.items.to_ids(of_event(sequences.item_idx)),
         schema.SOURCE_ACTION: vocab.actions.to_ids(of_event(sequences.action_idx)),
         schema.LAG: pa.array((moments.stop[moment] - place).astype(np.int32), mask=none | is_of_others),
-        schema.GAP_US: pc.subtract(times.take(pa.array(moment)), event_times),
+        schema.GAP_US: pc.subtract(now, event_times),
         schema.CREDIT: np.concatenate([rows.credit for rows in parts])[order],
         schema.STANDARD_ERROR: pa.array(np.concatenate([r.all_errors() for r in parts])[order], from_pandas=True),
     }

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from influent.data.moments import ranges
 from influent.data.sequences import Sequences
 
 
@@ -39,6 +40,15 @@ class Bursts:
             for edge in self._edges_us
         ]
         return -np.diff(np.stack(before, axis=1), axis=1).astype(np.float32)
+
+    def counts(self, user_idx: np.ndarray, time_us: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return moment, item and bin of every event before each moment, within the bins, by somebody else."""
+        first = np.searchsorted(self._time, time_us - self._edges_us[-1])
+        stop = np.searchsorted(self._time, time_us)
+        owner, place = np.repeat(np.arange(len(time_us)), stop - first), ranges(first, stop - first)
+        of_others = self._user[place] != user_idx[owner]
+        owner, place = owner[of_others], place[of_others]
+        return owner, self._item[place], bin_of(time_us[owner] - self._time[place], self._edges_us)
 
     def of_all(self, user_idx: np.ndarray, time_us: np.ndarray, weight_G: np.ndarray) -> np.ndarray:
         """Return the counts of every item at each moment, weighed by bin and added up, float64 (N, I)."""

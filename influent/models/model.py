@@ -71,6 +71,14 @@ class Model(Fitted, Protocol):
         ...
 
 
+class Refittable(Model, Protocol):
+    """A model that can be fitted again, with its settings as they are, on more events."""
+
+    def refit(self, train: Sequences, *, progress: Progress | None = None) -> Refittable:
+        """Return a model of the same settings, fitted anew on these events."""
+        ...
+
+
 @runtime_checkable
 class EstimatedModel(Model, Protocol):
     """A model with more than one way to come to credits."""

@@ -314,7 +314,7 @@ class Social:
     def _rates(self, moments: Moments, bursts: Bursts) -> np.ndarray:
         n_items = self.vocab.n_items
         rates = sum(self._lines_of_all(moments, bursts).values(), np.zeros((len(moments), n_items)))
-        owner, place, term = self._sources(moments)
+        owner, place, term = self._terms(moments)
         item = moments.sequences.item_idx[place]
         rates += np.bincount(owner * n_items + item, term, rates.size).reshape(rates.shape)
         return np.asarray(rates, np.float32)
@@ -328,7 +328,7 @@ class Social:
         self._check_log(moments.sequences)
         lines = self._lines_of_all(moments, Bursts(moments.sequences, self.edges_us))
         picked = {name: np.take_along_axis(rate, candidates, axis=1) for name, rate in lines.items()}
-        owner, place, term = self._sources(moments)
+        owner, place, term = self._terms(moments)
         is_asked = (moments.sequences.item_idx[place][:, None] == candidates[owner]).any(axis=1)
         owner, place, term = owner[is_asked], place[is_asked], term[is_asked]
         credit = term[:, None] * (moments.sequences.item_idx[place][:, None] == candidates[owner])
@@ -345,7 +345,7 @@ class Social:
         shape = (len(moments), self.vocab.n_items)
         shares = [
             np.broadcast_to(self.popularity, shape),
-            bursts.of_all(moments.user_idx, _times(moments), self.density_G / self.log_rate),
+            bursts.of_all(moments.user_idx, times_of(moments), self.density_G / self.log_rate),
         ]
         if self.own is not None:
             shares.append(special.softmax(self.own.predict(moments).astype(np.float64), axis=1))
@@ -359,9 +359,17 @@ class Social:
             for place, (name, share) in enumerate(zip(self.lines, shares, strict=True))
         }
 
-    def _sources(self, moments: Moments) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _terms(self, moments: Moments) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return moment, place and rate per day of each event of others that a moment's user may be answering."""
-        sequences, times = moments.sequences, _times(moments)
+        owner, place, strength, gap_us = self.may_answer(moments)
+        return owner, place, _DAY_S * strength * self.density_G[bin_of(gap_us, self.edges_us)]
+
+    def may_answer(self, moments: Moments) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Return the events of others that a moment's user may be answering: those of whom they are tied to.
+
+        They are given as moment, place in the sequences, strength of the tie in the event's scene, and gap in µs.
+        """
+        sequences, times = moments.sequences, times_of(moments)
         assert sequences.time_us is not None
         first_tie = self.ties.of_targets()
         # Who came after the fit has no ties.
@@ -379,9 +387,8 @@ class Social:
         owner, tie = np.repeat(owner, stop - first), np.repeat(tie, stop - first)
         known = sequences.item_idx[place] >= 0
         owner, tie, place = owner[known], tie[known], place[known]
-        gap_us = times[owner] - sequences.time_us[place]
         strength = self.strength_LS[tie, self._scene_of(sequences)[place]]
-        return owner, place, _DAY_S * strength * self.density_G[bin_of(gap_us, self.edges_us)]
+        return owner, place, strength, times[owner] - sequences.time_us[place]
 
     def save(self, folder: Path) -> None:
         """Write `model.safetensors`, `config.json`, the vocabulary, and below `own` the model of users' own pasts."""
@@ -486,7 +493,7 @@ def _moments_of_all(sequences: Sequences) -> Moments:
     )
 
 
-def _times(moments: Moments) -> np.ndarray:
+def times_of(moments: Moments) -> np.ndarray:
     """Return each moment's time, or the one right after the log's last event."""
     if moments.time_us is not None:
         return np.asarray(moments.time_us)

@@ -14,6 +14,7 @@ from influent.errors import RunFolderError
 from influent.models.item_to_item import DecayedCounts, Ease, ItemKNN, ItemToItem, Markov, Popularity, RecentPopularity
 from influent.models.model import Model
 from influent.models.social import Social
+from influent.models.social_ranker import SocialRanker
 
 COUNTED: dict[str, type[ItemToItem]] = {
     kind.KIND: kind for kind in (Popularity, RecentPopularity, Markov, ItemKNN, Ease, DecayedCounts)
@@ -41,12 +42,21 @@ def load_model(folder: str | Path) -> Model:
         if config["model"] == "social":
             own = load_model(folder / "own") if config["has_own"] else None
             return Social.restore(load_file(folder / "model.safetensors"), Vocab.load(folder), config, own)
+        if config["model"] == "social ranker":
+            return SocialRanker.restore(_social_of(folder), config, folder)
         kind = COUNTED[config["model"]](**config["settings"])
         return kind.restore(load_file(folder / "model.safetensors"), Vocab.load(folder), config)
     except (SafetensorError, KeyError, RuntimeError, FileNotFoundError, TypeError, ValueError) as error:
         raise RunFolderError(
             f"the model in {folder} is damaged ({type(error).__name__}: {error}). Fit it again: influent fit {folder}"
         ) from error
+
+
+def _social_of(folder: Path) -> Social:
+    social = load_model(folder / "social")
+    if not isinstance(social, Social):
+        raise ValueError("what others move is missing")
+    return social
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
@@ -57,7 +67,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
         config = json.loads(path.read_text())
     except ValueError as error:
         raise RunFolderError(f"{path} is damaged: {error}. Fit the model again: influent fit {folder}") from error
-    known = ["predictor", "ensemble", "social", *COUNTED]
+    known = ["predictor", "ensemble", "social", "social ranker", *COUNTED]
     kind = config.get("model") if isinstance(config, dict) else None
     if kind not in known:
         raise RunFolderError(
