@@ -3,8 +3,9 @@
 Usage: python -m benchmarks.social_ranking [SET …]
 
 SET is `android` or `christianity` (questions that people of a network took part in: next is the question that a person
-takes part in), or a planted world by the strength of its ties: `world-0`, `world-0.1`, `world-0.2`, `world-0.4`. The last
-event of each user is the test; others are read up to its moment, strictly before it. Users have three events or more.
+takes part in), or a planted world by the strength of its ties: `world-0`, `world-0.1`, `world-0.2`, `world-0.4`. The
+last event of each user is the test; others are read up to its moment, strictly before it. Users have three events or
+more.
 """
 
 from __future__ import annotations
