@@ -39,6 +39,9 @@ bench: $(VENV)/.installed peer
 	$(BIN)/python -m benchmarks.drift
 	$(BIN)/python -m benchmarks.closing
 	$(BIN)/python -m benchmarks.faithful
+	$(BIN)/python -m benchmarks.yardstick
+	$(BIN)/python -m benchmarks.yardstick_sequences
+	$(BIN)/python -m benchmarks.planted
 	$(BIN)/python -m benchmarks.social
 	$(BIN)/python -m benchmarks.social_ranking
 	$(BIN)/python -m benchmarks.likeness

@@ -45,19 +45,23 @@ PUBLISHED = {
 
 def load() -> tuple[np.ndarray, np.ndarray]:
     """Return the sets of items of the users to learn from and of those to explain, bool (U, I)."""
-    log = pd.read_parquet(data_set("movielens-1m") / "events.parquet", columns=["user_id", "item_id", "value"])
-    liked = log[log["value"] >= 4][["user_id", "item_id"]].drop_duplicates()
-    while True:
-        by_user, by_item = (liked[key].map(liked[key].value_counts()) for key in ("user_id", "item_id"))
-        keep = (by_user >= 2) & (by_item >= 2)
-        if keep.all():
-            break
-        liked = liked[keep]
+    liked = liked_often(pd.read_parquet(data_set("movielens-1m") / "events.parquet"))
     user, item = (pd.factorize(liked[key], sort=True)[0] for key in ("user_id", "item_id"))
     sets = sparse.csr_array((np.ones(len(user), bool), (user, item))).toarray()
     order = np.random.default_rng(42).permutation(len(sets))
     n_learned = int(0.8 * len(sets))
     return sets[order[:n_learned]], sets[order[n_learned:]]
+
+
+def liked_often(log: pd.DataFrame) -> pd.DataFrame:
+    """Return ratings of four and five stars of users and items that have at least two of them."""
+    liked = log[log["value"] >= 4].drop_duplicates(["user_id", "item_id"])
+    while True:
+        by_user, by_item = (liked[key].map(liked[key].value_counts()) for key in ("user_id", "item_id"))
+        keep = (by_user >= 2) & (by_item >= 2)
+        if keep.all():
+            return liked
+        liked = liked[keep]
 
 
 class Factorisation(nn.Module):
