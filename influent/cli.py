@@ -157,6 +157,7 @@ def fit(
         typer.Option(help="User feature, category, hour_of_day or day_of_week with a line of its own; repeatable."),
     ] = [],  # noqa: B006
     gate: Annotated[str | None, typer.Option(help="event, or query: weights also depend on the latest event.")] = None,
+    members: Annotated[int, typer.Option(help="How many trainings become their mean.")] = 1,
     edges: Annotated[
         Path | None, typer.Option(help="Who is tied to whom: what they just did is added to the scores of a ranking.")
     ] = None,
@@ -212,17 +213,18 @@ def fit(
     }
     parts = _split(split, target, target_action)
     if label:
-        if task or parts or edges or refit:
+        if task or parts or edges or refit or members != 1:
             raise ConfigError(
-                "--task, --split, --target, --target-action, --edges and --refit go with ranking and time. A question "
-                "has --action and --cutoff."
+                "--task, --split, --target, --target-action, --members, --edges and --refit go with ranking and time. "
+                "A question has --action and --cutoff."
             )
         answering, labels = fit_labels_run(run, LabelConfig.from_dict(label), **shared)
         what = f"{answering.name} on {len(labels.train):,} questions of {labels.train.name!r}"
         typer.echo(f"fitted: {what}, split {labels.hash} ({labels.protocol})")
     else:
         tasks: Any = task or ["ranking"]
-        fitted, events = steps.fit_run(run, tasks=tasks, split=parts, edges=edges, refit=refit, **shared)
+        more: dict[str, Any] = {"split": parts, "n_members": members, "edges": edges, "refit": refit}
+        fitted, events = steps.fit_run(run, tasks=tasks, **more, **shared)
         what = f"{fitted.name} on {len(events.train):,} events"
         typer.echo(f"fitted: {what}, split {events.hash} ({events.protocol})")
     typer.echo(f"written: {run}")

@@ -28,7 +28,7 @@ _MANIFEST = "run.json"
 
 _STEPS: dict[str, tuple[str, ...]] = {
     "clean": ("events.parquet", "cleaning.json", "sequences.parquet", "vocab.parquet"),
-    "fit": ("model.safetensors", "config.json"),
+    "fit": ("config.json",),
     "evaluate": ("evaluation.json", "evaluation.md"),
     "explain": ("ledger.parquet", "predictions.parquet", "ledger.json"),
     "factors": ("factors.parquet", "factors.json", "factors.html"),
@@ -62,20 +62,22 @@ _STANDS_ON: dict[str, tuple[str, ...]] = {
 BEFORE_REFIT = "before_refit"
 """The folder of the model as it was before it was fitted again with the validation events."""
 
-_OF_A_MODEL = (*_STEPS["fit"], "metrics.jsonl", "vocab.parquet", "items.parquet", "users.parquet")
-"""A model carries the vocabulary that it was fitted with."""
-
-_MODELS = ("", "social/", "social/own/")
-"""Where a model lies, and where those lie that it stands on."""
-
 _SOMETIMES = {
     "clean": ("items.parquet", "users.parquet"),
     "evaluate": ("evaluation_times.json", "evaluation_times.md"),
-    "fit": tuple(
-        f"{before}{model}{name}" for before in ("", f"{BEFORE_REFIT}/") for model in _MODELS for name in _OF_A_MODEL
+    # A model carries the vocabulary that it was fitted with, and the models that it stands on.
+    "fit": (
+        "model.safetensors",
+        "metrics.jsonl",
+        "vocab.parquet",
+        "items.parquet",
+        "users.parquet",
+        "members",
+        "social",
+        BEFORE_REFIT,
     ),
 }
-"""What a step writes besides, if there is something to put in it."""
+"""What a step writes besides, if there is something to put in it; some are folders."""
 
 
 def versions() -> dict[str, str]:
@@ -103,7 +105,8 @@ def fitting(folder: str | Path) -> Iterator[Path]:
     checkpoint = checkpoint_of(folder)
     with _alone(folder, "fit", checkpoint.with_suffix(".lock")):
         yield checkpoint
-        checkpoint.unlink(missing_ok=True)
+        for left in (checkpoint, checkpoint.with_suffix("")):
+            _remove(left)
         metrics_of(folder).unlink(missing_ok=True)
 
 
@@ -259,12 +262,10 @@ def _writing(folder: Path, step: str, settings: Mapping[str, Any], stands_on: Ru
     new = Path(tempfile.mkdtemp(prefix=f".{folder.name}.new-", dir=folder.parent))
     try:
         for name in {name for done in old for name in _files(done)}:
-            if (folder / name).exists():
-                (new / name).parent.mkdir(parents=True, exist_ok=True)
-                os.link(folder / name, new / name)
+            _link(folder / name, new / name)
         # What the step writes must not reach through a link into the old folder's file.
         for name in _files(step):
-            (new / name).unlink(missing_ok=True)
+            _remove(new / name)
         yield new
         ended = datetime.now(UTC).isoformat(timespec="seconds")
         steps = {**old, step: {"id": uuid.uuid4().hex[:12], "settings": dict(settings), "ended": ended}}
@@ -274,6 +275,21 @@ def _writing(folder: Path, step: str, settings: Mapping[str, Any], stands_on: Ru
         _swap(folder, new)
     finally:
         shutil.rmtree(new, ignore_errors=True)
+
+
+def _link(old: Path, new: Path) -> None:
+    """Give a file, or the files of a folder, a second place."""
+    if old.is_dir():
+        shutil.copytree(old, new, copy_function=os.link)
+    elif old.exists():
+        os.link(old, new)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _command(step: str, folder: Path) -> str:

@@ -117,6 +117,7 @@ def fit_run(
     model: ModelConfig | None = None,
     train: TrainConfig | None = None,
     split: SplitConfig | None = None,
+    n_members: int = 1,
     edges: str | Path | None = None,
     refit: bool = False,
     track: Sequence[str] = (),
@@ -128,6 +129,7 @@ def fit_run(
         tasks: what to learn, `ranking`, `time`, or both over one state; the first decides when training stops.
         kind: what `ModelConfig.backbone` may be, or one of the models that only count: see
             `influent.models.store.COUNTED`. By default what `model` says.
+        n_members: how many trainings of a model that learns by gradient become their mean (`Ensemble`).
         edges: a file of edges, as for `read_edges`: what people that a user is tied to did is then added to the scores
             of a ranking (`SocialRanker`).
         refit: fit again with the validation events and keep that model, as one would to deploy it; the one before
@@ -152,12 +154,26 @@ def fit_run(
         )
     if model is not None and model.backbone != kind:
         raise ConfigError(f"the model settings are of {model.backbone!r}, and {kind!r} is asked for. Leave one out.")
+    if n_members != 1 and (kind in COUNTED or track):
+        raise ConfigError(
+            "a model that only counts is the same each time, so it has one member"
+            if kind in COUNTED
+            else "the members of an ensemble are not tracked. Leave 'track' or 'n_members' out."
+        )
     if edges is not None and tuple(tasks) != ("ranking",):
         raise ConfigError(f"edges go with ranking alone, and this fit is for {' and '.join(tasks)}. Leave one out.")
     with fitting(run.folder) as checkpoint:
         fitted: Refittable
         if kind in COUNTED:
             fitted = COUNTED[kind]().fit(parts.train, progress=progress)
+        elif n_members != 1:
+            from influent.models.ensemble import Ensemble
+            from influent.models.predictor import Predictor
+
+            base = Predictor(task=tasks, model=model or model_config(kind, {}), train=train)
+            fitted = Ensemble(base, n_members=n_members).fit(
+                parts.train, parts.validation, checkpoint=checkpoint.with_suffix(""), progress=progress
+            )
         else:
             from influent.models.predictor import Predictor
 

@@ -1,9 +1,12 @@
 """An ensemble is the mean of its members, in its scores and in its credits."""
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
+from typer.testing import CliRunner
 
 import influent
+from influent.cli import app
 from tests.contracts.test_models import SHORT, SMALL, small_split
 
 
@@ -80,3 +83,33 @@ def test_an_ensemble_of_nobody_and_of_another_task_is_refused():
 def test_what_is_not_fitted_scores_nothing(split):
     with pytest.raises(influent.NotFittedError):
         influent.Ensemble(influent.Predictor(model=SMALL, train=SHORT)).predict(split.test)
+
+
+def test_the_command_line_fits_judges_and_explains_the_mean_of_several_trainings(tmp_path):
+    runner, run = CliRunner(), str(tmp_path / "run")
+
+    def call(*arguments):
+        done = runner.invoke(app, list(arguments), catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+        return done.output
+
+    pq.write_table(influent.simulate_world(influent.WorldConfig(n_users=40, seed=1)).events, tmp_path / "log.parquet")
+    (tmp_path / "small.toml").write_text("[model]\nembedding_dim = 4\nn_heads = 1\nmax_len = 4\n")
+    call("clean", str(tmp_path / "log.parquet"), "--run", run)
+    small = ("--config", str(tmp_path / "small.toml"), "--epochs", "1")
+    assert "2 × additive, refitted" in call("fit", run, "--members", "2", "--refit", *small)
+    # A later step keeps the members, and nothing that a fit goes on from is left beside the folder.
+    call("evaluate", run)
+    assert influent.load_model(run).name == "2 × additive, refitted"
+    assert not [path.name for path in tmp_path.iterdir() if "checkpoint" in path.name and "lock" not in path.name]
+    call("fit", run, *small)
+    assert not (tmp_path / "run" / "members").exists()
+
+
+def test_models_that_count_have_no_members(tmp_path):
+    pq.write_table(influent.simulate_world(influent.WorldConfig(n_users=20, seed=1)).events, tmp_path / "log.parquet")
+    runner = CliRunner()
+    runner.invoke(app, ["clean", str(tmp_path / "log.parquet"), "--run", str(tmp_path / "run")], catch_exceptions=False)
+    done = runner.invoke(app, ["fit", str(tmp_path / "run"), "--model", "counts", "--members", "3"])
+    assert done.exit_code != 0
+    assert "has one member" in done.output + str(done.exception)

@@ -103,6 +103,8 @@ class Ensemble:
         Args:
             checkpoint: a folder that keeps each member's checkpoint, which a fit that was stopped goes on from.
         """
+        if checkpoint is not None:
+            checkpoint.mkdir(exist_ok=True)
         for place, member in enumerate(self.members):
             own = None if checkpoint is None else checkpoint / f"member_{place}.safetensors"
             member.fit(train, validation, vectors=vectors, checkpoint=own, progress=progress)
@@ -141,20 +143,20 @@ class Ensemble:
         return mean_of([member.credits(moments, candidates, method=method, mixture=mixture) for member in self.members])
 
     def save(self, folder: Path) -> None:
-        """Write `config.json`, the vocabulary, and a folder for each member."""
+        """Write `config.json`, the vocabulary, and below `members` a folder for each."""
         check_fitted(self)
         (folder / "config.json").write_text(json.dumps({"model": "ensemble", "n_members": len(self.members)}) + "\n")
         self.vocab.save(folder)
         for place, member in enumerate(self.members):
-            (folder / f"member_{place}").mkdir()
-            member.save(folder / f"member_{place}")
+            (folder / "members" / str(place)).mkdir(parents=True)
+            member.save(folder / "members" / str(place))
 
     @classmethod
     def restore(cls, config: dict[str, Any], folder: Path) -> Self:
         """Return what `save` wrote; use `load_model`, which checks the folder first."""
         members = []
         for place in range(config["n_members"]):
-            of_member = folder / f"member_{place}"
+            of_member = folder / "members" / str(place)
             members.append(Predictor.restore(json.loads((of_member / "config.json").read_text()), of_member))
         ensemble = cls(Predictor(model=members[0].model, train=members[0].train), n_members=len(members))
         ensemble.members = members
