@@ -138,6 +138,8 @@ from .evaluation.cascades import CascadeReport as CascadeReport
 from .evaluation.cascades import evaluate_next_actor as evaluate_next_actor
 from .evaluation.comparison import ComparisonReport as ComparisonReport
 from .evaluation.comparison import compare as compare
+from .evaluation.effects import EffectReport as EffectReport
+from .evaluation.effects import estimate_effect as estimate_effect
 from .evaluation.faithfulness import (
     FaithfulnessReport as FaithfulnessReport,
 )
