@@ -38,6 +38,11 @@ from .data.events import (
 from .data.events import (
     read_users as read_users,
 )
+from .data.experiments import Experiment as Experiment
+from .data.experiments import ExperimentConfig as ExperimentConfig
+from .data.experiments import simulate_experiment as simulate_experiment
+from .data.exposures import ExposureUnits as ExposureUnits
+from .data.exposures import exposure_units as exposure_units
 from .data.label_split import (
     LabelSplit as LabelSplit,
 )

@@ -301,15 +301,18 @@ def _first_unreadable(engine: Engine, raw: RawTable, column: str, sql: str) -> s
 
 
 def read_flag(raw: RawTable, name: str) -> Reading:
-    """Read yes or no as 1 or 0: booleans, the numbers 1 and 0, or such words; anything else becomes NaN.
+    """Read yes or no as 1 or 0: booleans, the numbers 1 and 0, or such words; anything else but a gap becomes NaN.
 
     Raises:
         SchemaError: the column holds something else than booleans, numbers and texts.
     """
     column, kind = quoted(name), raw.columns[name]
     if kind in _INTEGERS | _FLOATS.keys() | {"BOOLEAN"} or kind.startswith("DECIMAL"):
-        number = f"CAST({column} AS DOUBLE)"
-        return Reading(f"CASE WHEN {number} IN (0, 1) THEN {number} WHEN {column} IS NOT NULL THEN 'NaN'::DOUBLE END")
+        number, is_gap = f"CAST({column} AS DOUBLE)", f"isnan({column})" if kind in _FLOATS else "false"
+        return Reading(
+            f"CASE WHEN {is_gap} THEN NULL WHEN {number} IN (0, 1) THEN {number} WHEN {column} IS NOT NULL THEN "
+            "'NaN'::DOUBLE END"
+        )
     if kind not in {"VARCHAR", "JSON"}:
         raise SchemaError(f"the column {name!r} of {raw.label} holds {kind}; booleans, or 0 and 1, are needed.")
     text = _as_text(raw, name)
