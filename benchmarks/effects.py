@@ -3,8 +3,8 @@
 Usage: python -m benchmarks.effects [--runs N] [--first-seed N]
 
 People at 9 points of time, in clusters that differ, with people who differ in what they do and in what exposure does
-to them, and a trend. Asked for are 93 % of the planted effects within 95 % intervals, 95 % of the placebos around 0, and
-5 % of p-values below .05 where nothing is planted.
+to them, and a trend. Asked for are 93 % of the planted effects within 95 % intervals, 95 % of the placebos around 0,
+and 5 % of p-values below .05 where nothing is planted.
 """
 
 from __future__ import annotations
