@@ -54,6 +54,11 @@ def test_known_chances_weigh_each_row_by_what_they_made_of_it():
     assert report.naive.mean == pytest.approx(4.5 - 3.5)
 
 
+def test_one_chance_for_all_is_the_same_as_a_number_or_as_a_column():
+    column = estimate(SIX | {"chance": [1 / 3] * 6}, probability="chance")
+    assert estimate(SIX, probability=1 / 3) == estimate(SIX, probability=np.float64(1 / 3)) == column
+
+
 def test_clusters_of_one_size_are_as_if_each_were_one_row():
     columns = drawn(0)
     by_cluster = estimate(columns, cluster="village")

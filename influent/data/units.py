@@ -104,9 +104,10 @@ def read_units(
     number_sql = {outcome: _number_sql(engine, raw, outcome, "outcome")}
     number_sql |= {name: _number_sql(engine, raw, name, "covariates") for name in numbers}
     flag = read_flag(raw, _found(raw, exposed, "exposed")).sql
-    chance = f"{design.probability!r}::DOUBLE"
     if isinstance(design.probability, str):
         chance = _number_sql(engine, raw, design.probability, "probability")
+    else:  # as a text, since SQL would read it as a decimal
+        chance = f"CAST('{float(design.probability)!r}' AS DOUBLE)"
     selected = [f"{sql} AS key_{role}" for role, sql in key_sql.items()]
     selected += [f"{sql} AS number_{place}" for place, sql in enumerate(number_sql.values())]
     table = engine.arrow(

@@ -240,7 +240,7 @@ def _covers_zero(measure: Measure) -> bool:
 
 def _in_words(units: Units) -> str:
     design, low, high = units.design, units.probability.min(), units.probability.max()
-    who = f"whole clusters by {design.cluster}" if design.cluster else f"each {design.unit}"
+    who = f"each {design.owner}" + (" as a whole" if design.cluster else "")
     when = f"anew in each {design.period}" if design.each_period else "once"
     within = f", within each {design.stratum}" if design.stratum else ""
     chance = f"a chance of {low:g}" if high - low < 1e-12 else f"known chances from {low:.3g} to {high:.3g}"
