@@ -45,6 +45,7 @@ bench: $(VENV)/.installed peer
 	$(BIN)/python -m benchmarks.social
 	$(BIN)/python -m benchmarks.social_ranking
 	$(BIN)/python -m benchmarks.likeness
+	$(BIN)/python -m benchmarks.effects
 	$(BIN)/python -m benchmarks.seeding
 	$(BIN)/python -m benchmarks.cascades
 	$(BIN)/python -m benchmarks.tables

@@ -38,6 +38,11 @@ from .data.events import (
 from .data.events import (
     read_users as read_users,
 )
+from .data.experiments import Experiment as Experiment
+from .data.experiments import ExperimentConfig as ExperimentConfig
+from .data.experiments import simulate_experiment as simulate_experiment
+from .data.exposures import ExposureUnits as ExposureUnits
+from .data.exposures import exposure_units as exposure_units
 from .data.label_split import (
     LabelSplit as LabelSplit,
 )
@@ -138,6 +143,8 @@ from .evaluation.cascades import CascadeReport as CascadeReport
 from .evaluation.cascades import evaluate_next_actor as evaluate_next_actor
 from .evaluation.comparison import ComparisonReport as ComparisonReport
 from .evaluation.comparison import compare as compare
+from .evaluation.effects import EffectReport as EffectReport
+from .evaluation.effects import estimate_effect as estimate_effect
 from .evaluation.faithfulness import (
     FaithfulnessReport as FaithfulnessReport,
 )

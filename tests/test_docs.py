@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import get_args
 
+import pytest
 from typer.testing import CliRunner
 
 from influent import run
@@ -21,10 +22,16 @@ def without_numbers(text):
     return re.sub(r"[+-]?\d[\d.,e-]*", "#", re.sub(r"(event|bias|rest) .*", r"\1", text)).split()
 
 
-def test_the_python_in_the_readme_prints_what_it_shows():
-    code, shown = re.search(r"```python\n(.*?)```\n\n```\n(.*?)```", README, re.DOTALL).groups()
+@pytest.mark.parametrize("page", ["README.md", "docs/effects.md"])
+def test_the_python_of_a_page_prints_what_it_shows(page):
+    code, shown = re.search(r"```python\n(.*?)```\n\n```\n(.*?)```", (ROOT / page).read_text(), re.DOTALL).groups()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert without_numbers(done.stdout) == without_numbers(shown)
+
+
+def test_the_readme_shows_the_effect_that_its_page_prints():
+    shown = re.search(r"```\n(effect .*?)```", (ROOT / "docs" / "effects.md").read_text(), re.DOTALL)[1]
+    assert shown in README
 
 
 def test_every_verb_is_in_the_readme():

@@ -298,3 +298,29 @@ def _first_unreadable(engine: Engine, raw: RawTable, column: str, sql: str) -> s
     if not found["n"]:
         return None
     return f"{found['n']:,} cannot be read, the first is {found['example']!r} (row {found['place'] + 1})"
+
+
+def read_flag(raw: RawTable, name: str) -> Reading:
+    """Read yes or no as 1 or 0: booleans, the numbers 1 and 0, or such words; anything else but a gap becomes NaN.
+
+    Raises:
+        SchemaError: the column holds something else than booleans, numbers and texts.
+    """
+    column, kind = quoted(name), raw.columns[name]
+    if kind in _INTEGERS | _FLOATS.keys() | {"BOOLEAN"} or kind.startswith("DECIMAL"):
+        number, is_gap = f"CAST({column} AS DOUBLE)", f"isnan({column})" if kind in _FLOATS else "false"
+        return Reading(
+            f"CASE WHEN {is_gap} THEN NULL WHEN {number} IN (0, 1) THEN {number} WHEN {column} IS NOT NULL THEN "
+            "'NaN'::DOUBLE END"
+        )
+    if kind not in {"VARCHAR", "JSON"}:
+        raise SchemaError(f"the column {name!r} of {raw.label} holds {kind}; booleans, or 0 and 1, are needed.")
+    text = _as_text(raw, name)
+    return Reading(f"CASE WHEN {text} <> '' THEN coalesce(CAST(TRY_CAST({text} AS BOOLEAN) AS DOUBLE), 'NaN') END")
+
+
+def read_key(raw: RawTable, name: str) -> Reading:
+    """Read what rows are put together by, of whatever type, as text; what is empty or NaN becomes null."""
+    text = f"nullif({_as_text(raw, name)}, '')"
+    is_nan = f"isnan({quoted(name)})" if raw.columns[name] in _FLOATS else "false"
+    return Reading(f"CASE WHEN NOT {is_nan} THEN {text} END")
