@@ -68,6 +68,7 @@ _BESIDE_A_MODEL = ("metrics.jsonl", "vocab.parquet", "items.parquet", "users.par
 _SOMETIMES = {
     "clean": ("items.parquet", "users.parquet"),
     "evaluate": ("evaluation_times.json", "evaluation_times.md"),
+    "graph": ("likeness.json", "likeness.md"),
     "fit": _BESIDE_A_MODEL + tuple(f"{BEFORE_REFIT}/{name}" for name in (*_STEPS["fit"], *_BESIDE_A_MODEL)),
 }
 """What a step writes besides, if there is something to put in it."""

@@ -110,12 +110,15 @@ def check_likeness(
     check_int("n_draws", n_draws, 2)
     halfway, f_EK = model.halfway(train, progress=progress)
     back, place = train.backwards()
-    forward, backward = halfway.received(train, f_EK), halfway.received(back, f_EK[place])
+    line_EK = halfway.line_terms(train, f_EK)
+    forward = halfway.received(train, line_EK)
+    backward = halfway.received(back, halfway.line_terms(back, f_EK[place]))
     of_time = tests.time_reversed(forward, backward, n_resamples=n_resamples, seed=seed)
     probe = Probe(
         model=halfway.along(halfway.ties),
         train=train,
         f_EK=f_EK,
+        line_EK=line_EK,
         ties=model.ties,
         n_draws=n_draws,
         n_resamples=n_resamples,

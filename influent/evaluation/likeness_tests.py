@@ -3,7 +3,7 @@
 All rows but the first use one strength for all ties, the mean of those that were found: what single pairs were found to
 have, they were found to have in this order of time and along these ties, and every placebo would fall short of it.
 
-Shapes: E events, U users, L ties, P co-actions, K lines, R draws.
+Shapes: E events, U users, P co-actions, K lines.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 from influent.data.moments import first_not_before
 from influent.data.nulls import reverse, rewire, shuffle_times
 from influent.data.sequences import Sequences
-from influent.data.ties import Ties, find_co_actions
+from influent.data.ties import CoActions, Ties, find_co_actions
 from influent.evaluation.metrics import bootstrap_interval
 from influent.evaluation.report import Measure
 from influent.models.social import Social
@@ -63,6 +63,8 @@ class Probe:
     train: Sequences
     f_EK: np.ndarray
     """What each line expects of each event"""
+    line_EK: np.ndarray
+    """The terms of the lines in the rate of each event"""
     ties: Ties
     """As they were given, with their beginnings"""
     n_draws: int
@@ -72,13 +74,19 @@ class Probe:
     def received(self, ties: Ties | None = None) -> np.ndarray:
         """Return how many of each user's events are put down to others, (U,), along other ties where there are any."""
         model = self.model if ties is None else self.model.along(ties)
-        return model.received(self.train, self.f_EK)
+        return model.received(self.train, self.line_EK)
 
-    def shares(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return the place of the event of each co-action, and its share of that event's rate; both (P,)."""
-        pairs, lines_EK, term_P = self.model.terms(self.train, self.f_EK)
-        rate_E = lines_EK.sum(axis=1) + np.bincount(pairs.event, term_P, len(self.train))
-        return pairs.event, term_P / rate_E[pairs.event]
+    def shares(self) -> tuple[CoActions, np.ndarray]:
+        """Return the co-actions, and the share that each has of the rate of its later event, (P,)."""
+        pairs, term_P = self.model.social_terms(self.train)
+        rate_E = self.line_EK.sum(axis=1) + np.bincount(pairs.event, term_P, len(self.train))
+        return pairs, term_P / rate_E[pairs.event]
+
+    def split(self, pairs: CoActions, share_P: np.ndarray, is_real: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the sums of shares by user, (U,), of the co-actions that are no placebo, and of those that are."""
+        user = self.train.user_idx[pairs.event]
+        real_U = np.bincount(user, share_P * is_real, self.train.n_users)
+        return real_U, np.bincount(user, share_P * ~is_real, self.train.n_users)
 
 
 def by_users(observed_U: np.ndarray, placebo_U: np.ndarray, *, n_resamples: int, seed: int) -> dict[str, Any]:
@@ -153,7 +161,8 @@ def times_shuffled(probe: Probe) -> LikenessTest:
     by_chance = []
     for _ in range(probe.n_draws):
         shuffled, place = shuffle_times(probe.train, rng)
-        by_chance.append(float(probe.model.received(shuffled, probe.f_EK[place]).sum()))
+        line_EK = probe.model.line_terms(shuffled, probe.f_EK[place])
+        by_chance.append(float(probe.model.received(shuffled, line_EK).sum()))
     return LikenessTest(
         name="times shuffled",
         measured="in the order that was; placebo: times exchanged among events on an item",
@@ -184,11 +193,10 @@ def future_acts(probe: Probe) -> LikenessTest:
     """
     train, model = probe.train, probe.model
     back, place = train.backwards()
-    past, past_EK, past_P = model.terms(train, probe.f_EK)
-    future, future_EK, future_P = model.terms(back, probe.f_EK[place])
+    (past, past_P), (future, future_P) = model.social_terms(train), model.social_terms(back)
     event = place[future.event]
-    line_EK = past_EK.copy()
-    line_EK[place] += future_EK
+    line_EK = probe.line_EK.copy()
+    line_EK[place] += model.line_terms(back, probe.f_EK[place])
     rate_E = line_EK.sum(axis=1) / 2
     rate_E += np.bincount(past.event, past_P, len(train)) + np.bincount(event, future_P, len(train))
     users = train.user_idx
@@ -216,13 +224,9 @@ def not_yet_tied(probe: Probe) -> LikenessTest:
     if since == 0 or after == 0:
         return LikenessTest(**about, why_not="no source acted both before and after a tie began")
     assert train.time_us is not None
-    pairs, lines_EK, term_P = probe.model.terms(train, probe.f_EK)
-    rate_E = lines_EK.sum(axis=1) + np.bincount(pairs.event, term_P, len(train))
+    pairs, share_P = probe.shares()
     is_since = train.time_us[pairs.source] >= ties.since_us[pairs.tie]
-    observed_U, placebo_U = (
-        np.bincount(train.user_idx[pairs.event[kept]], (term_P / rate_E[pairs.event])[kept], train.n_users)
-        for kept in (is_since, ~is_since)
-    )
+    observed_U, placebo_U = probe.split(pairs, share_P, is_since)
     numbers = by_users(observed_U, placebo_U * since / after, n_resamples=probe.n_resamples, seed=probe.seed)
     return LikenessTest(**about, **numbers)
 
@@ -240,11 +244,8 @@ def control_items(probe: Probe, items: Sequence[Any]) -> LikenessTest:
     is_control = np.isin(train.item_idx, train.vocab.items.require_idx(items))
     if is_control.all() or not is_control.any():
         return LikenessTest(**about, why_not="no events on control items, or on others")
-    event, share = probe.shares()
-    observed_U, placebo_U = (
-        np.bincount(train.user_idx[event[kept]], share[kept], train.n_users)
-        for kept in (~is_control[event], is_control[event])
-    )
+    pairs, share_P = probe.shares()
+    observed_U, placebo_U = probe.split(pairs, share_P, ~is_control[pairs.event])
     as_many = (~is_control).sum() / is_control.sum()
     numbers = by_users(observed_U, placebo_U * as_many, n_resamples=probe.n_resamples, seed=probe.seed)
     return LikenessTest(**about, **numbers)

@@ -156,8 +156,8 @@ class Social:
         have always been.
 
         Returns:
-            The model, and what each line expects of the item of each event, float64 (E, K), which `received` and
-            `terms` take; in another order of the events, its rows in that order.
+            The model, and what each line expects of the item of each event, float64 (E, K), which `line_terms` takes;
+            of events in another order, its rows in that order.
 
         Raises:
             NotFittedError: this model is not.
@@ -189,14 +189,15 @@ class Social:
         other.strength_LS = np.tile(mean_S, (len(ties), 1))
         return other
 
-    def received(self, sequences: Sequences, f_EK: np.ndarray) -> np.ndarray:
+    def received(self, sequences: Sequences, line_EK: np.ndarray) -> np.ndarray:
         """Return how many of each user's events are put down to others, float64 (U,).
 
         Args:
-            f_EK: what each line expects of each event, from `halfway`.
+            line_EK: `line_terms` of these sequences.
         """
-        pairs, _, of_events = self._shares(sequences, f_EK)
-        return np.bincount(sequences.user_idx[pairs.event], of_events, sequences.n_users)
+        pairs, term_P = self.social_terms(sequences)
+        total_E = line_EK.sum(axis=1) + np.bincount(pairs.event, term_P, len(sequences))
+        return np.bincount(sequences.user_idx[pairs.event], term_P / total_E[pairs.event], sequences.n_users)
 
     def _without_beginnings(self) -> Social:
         """Return a model of the same settings, not fitted, whose ties have always been."""
@@ -472,35 +473,32 @@ class Social:
         moments = _moments_of_all(sequences)
         check_same_ids(self, moments)
         self._check_log(sequences)
-        pairs, of_lines, of_events = self._shares(sequences, self._of_lines(sequences))
+        line_EK = self.line_terms(sequences, self._of_lines(sequences))
+        pairs, term_P = self.social_terms(sequences)
+        total_E = line_EK.sum(axis=1) + np.bincount(pairs.event, term_P, len(sequences))
         return Causes(
             moments=moments,
-            of_lines=dict(zip(self.lines, of_lines.T, strict=True)),
+            of_lines=dict(zip(self.lines, (line_EK / total_E[:, None]).T, strict=True)),
             co_actions=pairs,
-            of_events=of_events,
+            of_events=term_P / total_E[pairs.event],
         )
 
-    def _shares(self, sequences: Sequences, f_EK: np.ndarray) -> tuple[CoActions, np.ndarray, np.ndarray]:
-        """Return the co-actions, and the shares of lines (E, K) and of co-actions (P,) in the rate of each event."""
-        pairs, line_EK, term_P = self.terms(sequences, f_EK)
-        total_E = line_EK.sum(axis=1) + np.bincount(pairs.event, term_P, len(sequences))
-        return pairs, line_EK / total_E[:, None], term_P / total_E[pairs.event]
-
-    def terms(self, sequences: Sequences, f_EK: np.ndarray) -> tuple[CoActions, np.ndarray, np.ndarray]:
-        """Return the co-actions, and the terms of lines (E, K) and of co-actions (P,) in the rate of each event.
-
-        A rate is that of the event's own item, per second.
+    def line_terms(self, sequences: Sequences, f_EK: np.ndarray) -> np.ndarray:
+        """Return the terms of the lines in the rate of each event, of its own item, per second, float64 (E, K).
 
         Args:
-            f_EK: what each line expects of each event, from `halfway`.
+            f_EK: what each line expects of the item of each event, from `halfway`.
         """
+        rate_E = self.rate_U[sequences.user_idx]
+        line_EK = np.asarray(rate_E[:, None] * self.line_K * f_EK)
+        line_EK[:, 1] = rate_E * self.line_K[1] * (self._bursts_of_each(sequences) @ self.density_G / self.log_rate)
+        return line_EK
+
+    def social_terms(self, sequences: Sequences) -> tuple[CoActions, np.ndarray]:
+        """Return the co-actions, and the term of each in the rate of its later event, per second, float64 (P,)."""
         pairs = find_co_actions(sequences, self.ties, window=self.config.window, reach=self.config.reach)
         cell = self.strength_LS[pairs.tie, self._scene_of(sequences)[pairs.source]]
-        term_P = cell * self.density_G[bin_of(pairs.gap_us, self.edges_us)]
-        line_EK = self.rate_U[sequences.user_idx, None] * self.line_K * f_EK
-        burst_E = self._bursts_of_each(sequences) @ self.density_G / self.log_rate
-        line_EK[:, 1] = self.rate_U[sequences.user_idx] * self.line_K[1] * burst_E
-        return pairs, line_EK, term_P
+        return pairs, cell * self.density_G[bin_of(pairs.gap_us, self.edges_us)]
 
 
 _LEARNED = ("rate_U", "line_K", "density_G", "strength_LS", "evidence_LS", "exposure_LS")
