@@ -126,7 +126,7 @@ def show_graph(out: Console, graph: InfluenceGraph, n_rows: int = 10) -> None:
 
 def show_likeness(out: Console, report: LikenessReport) -> None:
     """Print what each way to tell influence from likeness says; the verdict is among the graph's sentences."""
-    out.print(_table_of(report.cells()))
+    out.print(_table_of(_columns(report.cells(), range(2, 7))))
 
 
 def show_ledger(out: Console, ledger: Ledger, vocab: Vocab, prediction_id: int, n_events: int | None = None) -> None:
