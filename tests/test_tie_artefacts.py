@@ -50,6 +50,11 @@ def test_milliseconds_that_lost_zeros_are_noticed_too():
     assert found.is_clipped
 
 
+def test_a_clock_of_five_seconds_has_lost_nothing():
+    found = influent.find_time_artefacts(log_of([START_US + 1_000_000 * (5 * n + 3) for n in range(500)]))
+    assert not found.is_clipped
+
+
 def test_of_few_times_no_digits_are_missed():
     found = influent.find_time_artefacts(log_of([START_US + 1_000_000 * n for n in (1, 2, 3, 64)]))
     assert found.ending_in_zero is None

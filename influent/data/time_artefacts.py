@@ -112,11 +112,15 @@ def _clock(times: np.ndarray) -> tuple[str | None, float]:
 
 
 def _ending_in_zero(times: np.ndarray) -> float | None:
-    """Return the share of times that end in 0 in the coarsest of s, ms and µs that they are whole numbers of."""
+    """Return the share of times that end in 0 in the coarsest of s, ms and µs that they are whole numbers of.
+
+    None of too few times, and of a clock that knows only some of the other digits, such as one of five seconds.
+    """
     if len(times) < _FEWEST:
         return None
     unit = next(unit for unit in (1_000_000, 1_000, 1) if (times % unit == 0).all())
-    return float((times // unit % 10 == 0).mean())
+    share = np.bincount(times // unit % 10, minlength=10) / len(times)
+    return float(share[0]) if share[1:].min() > 0.02 else None
 
 
 def _after(times: np.ndarray, test: Moments | None) -> float | None:
