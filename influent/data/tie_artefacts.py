@@ -119,5 +119,6 @@ def _lift(
     by_chance = np.array([shared(rewire(ties, rng)) for _ in range(n_draws)])
     if by_chance.mean() == 0:
         return None, None, None
-    lift, spread = shared(ties) / by_chance.mean(), 1.96 * by_chance.std(ddof=1) / by_chance.mean()
+    mean = float(by_chance.mean())
+    lift, spread = shared(ties) / mean, 1.96 * float(by_chance.std(ddof=1)) / mean
     return lift, lift * (1 - spread), lift * (1 + spread)
