@@ -3,14 +3,14 @@
 Usage: python -m benchmarks.likeness [--worlds N] [--first-seed N]
 
 Ties are given. Without influence, at three degrees to which people are tied to their like, the verdict "directed beyond
-likeness" is a false alarm; asked for are 5 % of worlds at most.
+likeness" is a false alarm; asked for are 5 % of worlds at most. What each test says is counted beside the verdict.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from typing import Any
 
 import influent
@@ -25,16 +25,20 @@ def main(n_worlds: int, first_seed: int) -> None:
     about, rows = measured_on(), []
     for strength, homophily in WORLDS:
         verdicts: Counter[str] = Counter()
+        tests: dict[str, Counter[str]] = defaultdict(Counter)
         with influent.progress_for(sys.stderr).track(f"strength {strength}, {homophily}", n_worlds) as advance:
             for seed in range(first_seed, first_seed + n_worlds):
-                verdicts[verdict(strength, homophily, seed)] += 1
+                report = report_of(strength, homophily, seed)
+                verdicts[report.verdict] += 1
+                for test in report.tests:
+                    tests[test.name][test.speaks] += 1
                 advance()
-        rows.append({"strength": strength, "homophily": homophily, "verdicts": dict(verdicts)})
+        rows.append({"strength": strength, "homophily": homophily, "verdicts": dict(verdicts), "tests": dict(tests)})
         print(rows[-1], flush=True)
     write_result("likeness", {**about, "first_seed": first_seed, "n_worlds": n_worlds, "rows": rows})
 
 
-def verdict(strength: float, homophily: float, seed: int) -> str:
+def report_of(strength: float, homophily: float, seed: int) -> influent.LikenessReport:
     """Return what is said of one world."""
     settings: dict[str, Any] = {"n_users": 100, "n_items": 80, "n_ties": 4, "horizon_days": 60}
     world = influent.simulate_world(
@@ -42,7 +46,7 @@ def verdict(strength: float, homophily: float, seed: int) -> str:
     )
     log = influent.build_sequences(influent.clean(influent.read_events(world.events), drop_duplicates=False))
     ties = influent.build_ties(influent.read_edges(world.edges), log)
-    return influent.check_likeness(influent.Social(ties).fit(log), log, seed=seed).verdict
+    return influent.check_likeness(influent.Social(ties).fit(log), log, seed=seed)
 
 
 if __name__ == "__main__":

@@ -90,9 +90,13 @@ from .data.split import Split as Split
 from .data.split import split_at as split_at
 from .data.split import split_last as split_last
 from .data.split import split_users as split_users
+from .data.tie_artefacts import TieArtefacts as TieArtefacts
+from .data.tie_artefacts import find_tie_artefacts as find_tie_artefacts
 from .data.ties import Ties as Ties
 from .data.ties import build_ties as build_ties
 from .data.ties import co_acting as co_acting
+from .data.time_artefacts import TimeArtefacts as TimeArtefacts
+from .data.time_artefacts import find_time_artefacts as find_time_artefacts
 from .data.vectors import ItemVectors as ItemVectors
 from .data.vectors import read_vectors as read_vectors
 from .data.vectors import reduce_vectors as reduce_vectors
@@ -158,6 +162,7 @@ from .evaluation.labels import LabelReport as LabelReport
 from .evaluation.labels import evaluate_labels as evaluate_labels
 from .evaluation.likeness import LikenessReport as LikenessReport
 from .evaluation.likeness import check_likeness as check_likeness
+from .evaluation.likeness_tests import LikenessTest as LikenessTest
 from .evaluation.offpolicy import (
     OffPolicyReport as OffPolicyReport,
 )

@@ -10,9 +10,10 @@ from influent.answers import answers_labels, fitted_on_labels
 from influent.data.events import read_edges
 from influent.data.sequences import Sequences
 from influent.data.split import SplitConfig
+from influent.data.tie_artefacts import find_tie_artefacts
 from influent.data.ties import build_ties, co_acting
 from influent.errors import ConfigError
-from influent.evaluation.likeness import check_likeness
+from influent.evaluation.likeness import LikenessReport, check_likeness
 from influent.influence.attribution import Attribution, attribute
 from influent.influence.causes import explain_causes
 from influent.influence.drift import Drift, drift
@@ -116,11 +117,11 @@ def graph_run(
     window: str = "7d",
     min_influence: float = 0.0,
     progress: Progress | None = None,
-) -> InfluenceGraph:
+) -> tuple[InfluenceGraph, LikenessReport | None]:
     """Say who moved whom in a run's log, beyond what its model expects of each user's own past, and keep the graph.
 
     Strengths of ties are learned from the training part; what each event of the whole log was an answer to is added up.
-    Where ties are given, it is tested whether people are merely alike.
+    Where ties are given, it is tested whether people are merely alike, and the table of tests is kept and returned.
 
     Args:
         edges: a file of edges, as for `read_edges`; by default whoever acted on an item after somebody else is tied.
@@ -140,17 +141,22 @@ def graph_run(
     # What others add is learned here, so that it is beyond users' own pasts.
     own = own_part(own)
     sequences = Sequences.load(run.folder)
-    train = SplitConfig.of(settings["split"]).split(sequences).train
+    split = SplitConfig.of(settings["split"]).split(sequences)
+    train = split.train
     ties = co_acting(train, window=window) if edges is None else build_ties(read_edges(edges), train)
     model = Social(ties, own=own, config=SocialConfig(window=window)).fit(train, progress=progress)
     found = influence_graph(explain_causes(model, sequences), by=by, min_influence=min_influence)
+    artefacts, likeness = find_tie_artefacts(ties, train, test=split.test), None
+    found = replace(found, note=replace(found.note, artefacts=tuple(artefacts.sentences())))
     if ties.are_given:
-        likeness = check_likeness(model, train, progress=progress).sentence()
-        found = replace(found, note=replace(found.note, likeness=likeness))
+        likeness = check_likeness(model, train, artefacts=artefacts, progress=progress)
+        found = replace(found, note=replace(found.note, likeness=likeness.sentence()))
     about = {"edges": str(edges) if edges else None, "by": by, "window": window, "min_influence": min_influence}
     with writing(run.folder, "graph", {**about, "versions": versions()}, stands_on=run) as new:
         found.save(new)
-    return found
+        if likeness is not None:
+            likeness.save(new)
+    return found, likeness
 
 
 def _explained(folder: str | Path) -> tuple[Run, Ledger, Sequences]:

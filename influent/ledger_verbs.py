@@ -72,10 +72,12 @@ def graph(
     """Say who moved whom: whose events others' events were answers to, beyond what their own past expects."""
     from influent import analyses, show
 
-    found = analyses.graph_run(
+    found, likeness = analyses.graph_run(
         run, edges=edges, by=by, window=window, min_influence=min_influence, progress=progress_for(sys.stderr)
     )
     show.show_graph(show.console(), found)
+    if likeness is not None:
+        show.show_likeness(show.console(), likeness)
     if graphml is not None:
         found.write_graphml(graphml)
         typer.echo(f"written: {graphml}")

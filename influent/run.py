@@ -65,6 +65,7 @@ BEFORE_REFIT = "before_refit"
 _SOMETIMES = {
     "clean": ("items.parquet", "users.parquet"),
     "evaluate": ("evaluation_times.json", "evaluation_times.md"),
+    "graph": ("likeness.json", "likeness.md"),
     # A model carries the vocabulary that it was fitted with, and the models that it stands on.
     "fit": (
         "model.safetensors",

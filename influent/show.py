@@ -29,6 +29,7 @@ from influent.recommendations import Recommendations
 if TYPE_CHECKING:
     from influent.evaluation.comparison import ComparisonReport
     from influent.evaluation.faithfulness import FaithfulnessReport
+    from influent.evaluation.likeness import LikenessReport
     from influent.models.tuning import Tuned
 
 _HEADS = {"time": "how soon the next event comes (log of its rate per second)"}
@@ -121,6 +122,11 @@ def show_graph(out: Console, graph: InfluenceGraph, n_rows: int = 10) -> None:
     out.print(table)
     for sentence in graph.sentences():
         out.print(sentence, markup=False, highlight=False)
+
+
+def show_likeness(out: Console, report: LikenessReport) -> None:
+    """Print what each way to tell influence from likeness says; the verdict is among the graph's sentences."""
+    out.print(_table_of(_columns(report.cells(), range(2, 7))))
 
 
 def show_ledger(out: Console, ledger: Ledger, vocab: Vocab, prediction_id: int, n_events: int | None = None) -> None:

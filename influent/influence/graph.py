@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +44,8 @@ class GraphNote:
     left_out: float
     """How much they add up to"""
     likeness: str = "Whether people are merely alike was not tested."
+    artefacts: tuple[str, ...] = ()
+    """What in ties and times could mislead"""
     caution: str = "Influence is what the model puts down to others. It is not an effect."
 
 
@@ -76,7 +78,7 @@ class InfluenceGraph:
         ]
         if note.n_left_out:
             lines.append(f"{note.n_left_out:,} edges, {note.left_out:,.1f} together, are too small to be shown.")
-        return [*lines, note.likeness, note.caution]
+        return [*lines, note.likeness, *note.artefacts, note.caution]
 
     def save(self, folder: Path) -> None:
         """Write `edges.parquet`, `people.parquet` and `graph.json`."""
@@ -93,10 +95,11 @@ class InfluenceGraph:
         """
         folder = Path(folder)
         require_files(folder, ("edges.parquet", "people.parquet", "graph.json"), noun="graph", verb="graph")
+        note = GraphNote(**json.loads((folder / "graph.json").read_text()))
         return cls(
             edges=pq.read_table(folder / "edges.parquet"),
             people=pq.read_table(folder / "people.parquet"),
-            note=GraphNote(**json.loads((folder / "graph.json").read_text())),
+            note=replace(note, artefacts=tuple(note.artefacts)),
         )
 
     def probabilities(self) -> pa.Table:

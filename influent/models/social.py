@@ -22,6 +22,7 @@ Shapes: E events, U users, L ties, S scenes, P co-actions, K lines, G bins of th
 from __future__ import annotations
 
 import json
+from copy import copy
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -146,42 +147,63 @@ class Social:
         self.vocab, self.popularity = train.vocab, train.popularity()
         return self._learn(train, self._of_lines(train), progress)
 
-    def received_both_ways(
-        self, train: Sequences, *, progress: Progress | None = None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Return how many of each user's events are put down to others, forwards and backwards in time, float64 (U,).
+    def halfway(self, train: Sequences, *, progress: Progress | None = None) -> tuple[Social, np.ndarray]:
+        """Return a model with parameters halfway between those of a fit forwards and one backwards in time.
 
-        Nobody is moved by what has not happened yet, so what is found backwards is what likeness looks like. Both are
-        counted with the same parameters, halfway between those of a fit in either direction: what a fit finds too much
-        of by chance it then finds in both. What own pasts expect of each event stays as it is, and ties that began at a
-        time are taken to have always been.
+        Nobody is moved by what has not happened yet, so what is found backwards is what likeness looks like. What is
+        counted in both directions by such a model is counted fairly: what a fit finds too much of by chance, it then
+        finds in both. What own pasts expect of each event stays as it is, and ties that began at a time are taken to
+        have always been.
+
+        Returns:
+            The model, and what each line expects of the item of each event, float64 (E, K), which `line_terms` takes;
+            of events in another order, its rows in that order.
 
         Raises:
-            ConfigError: the log is order-only.
+            NotFittedError: this model is not.
             SchemaError: the sequences count users, items or actions by another vocabulary.
+            ConfigError: the log is order-only.
         """
         check_same_ids(self, _moments_of_all(train))
         self._check_log(train)
-        back, place = train.backwards()
         f_EK = self._of_lines(train)
+        back, place = train.backwards()
         directions = ((train, f_EK), (back, f_EK[place]))
         fits = [self._without_beginnings()._learn(log, f.copy(), progress) for log, f in directions]
         halfway = self._without_beginnings()
-        halfway.log_rate = fits[0].log_rate
-        for name in ("rate_U", "line_K", "density_G", "strength_LS"):
+        halfway.log_rate, halfway.fitted_on = fits[0].log_rate, fits[0].fitted_on
+        for name in _LEARNED:
             setattr(halfway, name, (getattr(fits[0], name) + getattr(fits[1], name)) / 2)
-        forward, backward = (halfway._received(log, f) for log, f in directions)
-        return forward, backward
+        return halfway, f_EK
+
+    def along(self, ties: Ties) -> Social:
+        """Return the same model along other ties, each of the mean strength that those have which it was fitted to.
+
+        The mean is over what each tie felt, in each scene. What single pairs were found to have is left behind, so
+        that no ties are favoured for being those that were fitted.
+        """
+        other = copy(self)
+        other.ties = ties
+        felt_S = np.maximum(self.exposure_LS.sum(axis=0), 1e-12)
+        mean_S = (self.strength_LS * self.exposure_LS).sum(axis=0) / felt_S
+        other.strength_LS = np.tile(mean_S, (len(ties), 1))
+        return other
+
+    def received(self, sequences: Sequences, line_EK: np.ndarray) -> np.ndarray:
+        """Return how many of each user's events are put down to others, float64 (U,).
+
+        Args:
+            line_EK: `line_terms` of these sequences.
+        """
+        pairs, term_P = self.social_terms(sequences)
+        total_E = line_EK.sum(axis=1) + np.bincount(pairs.event, term_P, len(sequences))
+        return np.bincount(sequences.user_idx[pairs.event], term_P / total_E[pairs.event], sequences.n_users)
 
     def _without_beginnings(self) -> Social:
         """Return a model of the same settings, not fitted, whose ties have always been."""
         other = Social(replace(self.ties, since_us=None), own=self.own, config=self.config)
         other.vocab, other.popularity = self.vocab, self.popularity
         return other
-
-    def _received(self, sequences: Sequences, f_EK: np.ndarray) -> np.ndarray:
-        pairs, _, of_events = self._shares(sequences, f_EK)
-        return np.bincount(sequences.user_idx[pairs.event], of_events, sequences.n_users)
 
     def _check_log(self, sequences: Sequences) -> None:
         """Refuse a log that has no times, or whose users are not those of the ties, with others behind them."""
@@ -458,26 +480,36 @@ class Social:
         moments = _moments_of_all(sequences)
         check_same_ids(self, moments)
         self._check_log(sequences)
-        pairs, of_lines, of_events = self._shares(sequences, self._of_lines(sequences))
+        line_EK = self.line_terms(sequences, self._of_lines(sequences))
+        pairs, term_P = self.social_terms(sequences)
+        total_E = line_EK.sum(axis=1) + np.bincount(pairs.event, term_P, len(sequences))
         return Causes(
             moments=moments,
-            of_lines=dict(zip(self.lines, of_lines.T, strict=True)),
+            of_lines=dict(zip(self.lines, (line_EK / total_E[:, None]).T, strict=True)),
             co_actions=pairs,
-            of_events=of_events,
+            of_events=term_P / total_E[pairs.event],
         )
 
-    def _shares(self, sequences: Sequences, f_EK: np.ndarray) -> tuple[CoActions, np.ndarray, np.ndarray]:
-        """Return the co-actions, and the shares of lines (E, K) and of co-actions (P,) in the rate of each event."""
+    def line_terms(self, sequences: Sequences, f_EK: np.ndarray) -> np.ndarray:
+        """Return the terms of the lines in the rate of each event, of its own item, per second, float64 (E, K).
+
+        Args:
+            f_EK: what each line expects of the item of each event, from `halfway`.
+        """
+        rate_E = self.rate_U[sequences.user_idx]
+        line_EK = np.asarray(rate_E[:, None] * self.line_K * f_EK)
+        line_EK[:, 1] = rate_E * self.line_K[1] * (self._bursts_of_each(sequences) @ self.density_G / self.log_rate)
+        return line_EK
+
+    def social_terms(self, sequences: Sequences) -> tuple[CoActions, np.ndarray]:
+        """Return the co-actions, and the term of each in the rate of its later event, per second, float64 (P,)."""
         pairs = find_co_actions(sequences, self.ties, window=self.config.window, reach=self.config.reach)
         cell = self.strength_LS[pairs.tie, self._scene_of(sequences)[pairs.source]]
-        term_P = cell * self.density_G[bin_of(pairs.gap_us, self.edges_us)]
-        f_EK[:, 1] = self._bursts_of_each(sequences) @ self.density_G / self.log_rate
-        line_EK = self.rate_U[sequences.user_idx, None] * self.line_K * f_EK
-        total_E = line_EK.sum(axis=1) + np.bincount(pairs.event, term_P, len(sequences))
-        return pairs, line_EK / total_E[:, None], term_P / total_E[pairs.event]
+        return pairs, cell * self.density_G[bin_of(pairs.gap_us, self.edges_us)]
 
 
-_ARRAYS = ("popularity", "rate_U", "line_K", "density_G", "strength_LS", "evidence_LS", "exposure_LS")
+_LEARNED = ("rate_U", "line_K", "density_G", "strength_LS", "evidence_LS", "exposure_LS")
+_ARRAYS = ("popularity", *_LEARNED)
 
 
 def _moments_of_all(sequences: Sequences) -> Moments:
