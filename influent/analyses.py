@@ -112,6 +112,7 @@ def graph_run(
     *,
     edges: str | Path | None = None,
     by: str | None = None,
+    period: str | None = None,
     window: str = "7d",
     min_influence: float = 0.0,
     progress: Progress | None = None,
@@ -123,7 +124,7 @@ def graph_run(
 
     Args:
         edges: a file of edges, as for `read_edges`; by default whoever acted on an item after somebody else is tied.
-        by: as for `influence_graph`.
+        by: as for `influence_graph`, and `period` likewise.
         window: how long ago an event can be that another is an answer to.
 
     Raises:
@@ -140,12 +141,14 @@ def graph_run(
     train = SplitConfig.of(settings["split"]).split(sequences).train
     ties = co_acting(train, window=window) if edges is None else build_ties(read_edges(edges), train)
     model = Social(ties, own=own, config=SocialConfig(window=window)).fit(train, progress=progress)
-    found = influence_graph(explain_causes(model, sequences), by=by, min_influence=min_influence)
+    causes = explain_causes(model, sequences)
+    found = influence_graph(causes, by=by, period=period, sequences=sequences, min_influence=min_influence)
     if ties.are_given:
         likeness = check_likeness(model, train, progress=progress).sentence()
         found = replace(found, note=replace(found.note, likeness=likeness))
-    about = {"edges": str(edges) if edges else None, "by": by, "window": window, "min_influence": min_influence}
-    with writing(run.folder, "graph", {**about, "versions": versions()}, stands_on=run) as new:
+    about = {"edges": str(edges) if edges else None, "by": by, "period": period, "window": window}
+    about |= {"min_influence": min_influence, "versions": versions()}
+    with writing(run.folder, "graph", about, stands_on=run) as new:
         found.save(new)
     return found
 

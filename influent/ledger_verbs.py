@@ -64,7 +64,8 @@ def graph(
     edges: Annotated[
         Path | None, typer.Option(help="Who is tied to whom: source_user_id, target_user_id; by default all co-acting.")
     ] = None,
-    by: Annotated[str | None, typer.Option(help="Split edges by a column of the ledger, such as item_id.")] = None,
+    by: Annotated[str | None, typer.Option(help="Split edges: action, scene, another factor, item_id.")] = None,
+    period: Annotated[str | None, typer.Option(help="Split edges by calendar windows of this length: 30d.")] = None,
     window: Annotated[str, typer.Option(help="How long ago what an event answers can be: 7d; also s, m, h, w.")] = "7d",
     min_influence: Annotated[float, typer.Option(help="Leave out edges with less.")] = 0.0,
     graphml: Annotated[Path | None, typer.Option(help="Also write the graph as GraphML; needs networkx.")] = None,
@@ -73,7 +74,13 @@ def graph(
     from influent import analyses, show
 
     found = analyses.graph_run(
-        run, edges=edges, by=by, window=window, min_influence=min_influence, progress=progress_for(sys.stderr)
+        run,
+        edges=edges,
+        by=by,
+        period=period,
+        window=window,
+        min_influence=min_influence,
+        progress=progress_for(sys.stderr),
     )
     show.show_graph(show.console(), found)
     if graphml is not None:

@@ -22,7 +22,7 @@ from influent.influence.attribution import Attribution
 from influent.influence.drift import EVERYTHING, Drift
 from influent.influence.evidence import evidence
 from influent.influence.factors import Factors
-from influent.influence.graph import INFLUENCE, InfluenceGraph
+from influent.influence.graph import INFLUENCE, PERIOD, InfluenceGraph
 from influent.influence.ledger import Ledger, LedgerNote
 from influent.recommendations import Recommendations
 
@@ -112,9 +112,11 @@ def show_graph(out: Console, graph: InfluenceGraph, n_rows: int = 10) -> None:
         of_events = [f"{row['per_event']:.3f}", f"{row['reach']:.1f}", f"{row['openness']:.0%}"]
         _add_row(table, str(row[schema.USER_ID]), f"{row['exerted']:.1f}", span, *of_events)
     out.print(table)
-    split = [] if graph.note.by is None else [graph.note.by]
+    split = graph.note.split
     table = _table("from", "to", *split, ">events put down", ">95 % interval", ">of events")
     for row in graph.edges.slice(0, n_rows).to_pylist():
+        if graph.note.period:
+            row[PERIOD] = iso(row[PERIOD])[:16]
         ends = [str(row[name]) for name in (schema.SOURCE_USER_ID, schema.TARGET_USER_ID, *split)]
         span = f"{row['low']:.2f} to {row['high']:.2f}"
         _add_row(table, *ends, f"{row[INFLUENCE]:.2f}", span, f"{row['n_predictions']:,}")

@@ -1,0 +1,162 @@
+"""The influence graph split, written, read and led: edges are sums of ledger rows, whichever way they are cut."""
+
+from collections import defaultdict
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import influent
+from influent import schema
+from influent.data.clock import DAY_US
+from influent.errors import ConfigError
+from influent.influence.ledger import LedgerNote
+
+NEW_YEAR_S = 1_704_067_200
+"""2024-01-01, a Monday."""
+
+
+def ledger_of(*rows):
+    """A ledger of causes from (prediction, user, day, source user or None, action of the source's event, credit)."""
+    prediction, user, day, source, action, credit = (list(column) for column in zip(*rows, strict=True))
+    time_us = [NEW_YEAR_S * 1_000_000 + round(one * DAY_US) for one in day]
+    none = [one is None for one in source]
+    columns = {
+        "prediction_id": prediction,
+        "user_id": user,
+        "time_us": time_us,
+        "source": ["bias" if one else "social" for one in none],
+        "source_user_id": source,
+        "source_event_id": [None if one else place for place, one in enumerate(none)],
+        "source_action": [None if one else did for one, did in zip(none, action, strict=True)],
+        "gap_us": [None if one else 1 for one in none],
+        "credit": credit,
+    }
+    fields = schema.ledger_schema(pa.string(), pa.string())
+    empty = [None] * len(rows)
+    table = pa.table({field.name: pa.array(columns.get(field.name, empty), field.type) for field in fields})
+    whose = {one: (user[place], time_us[place]) for place, one in enumerate(prediction)}
+    users, times = zip(*whose.values(), strict=True)
+    scores = {"prediction_id": list(whose), "user_id": users, "time_us": times, "score": [1.0] * len(whose)}
+    note = LedgerNote(model="social", fitted_on="", head="cause", contrast=None, top=None)
+    return influent.Ledger(table=table, predictions=pa.table(scores), note=note)
+
+
+def edges_of(graph, *split):
+    names = ("source_user_id", "target_user_id", *split)
+    return {tuple(row[name] for name in names): row["influence"] for row in graph.edges.to_pylist()}
+
+
+TWO_WEEKS = (
+    (0, "bob", 1, "ann", "view", 0.5),
+    (1, "bob", 2, "ann", "buy", 0.25),
+    (2, "bob", 8, "ann", "view", 1.0),
+    (3, "cat", 9, "bob", "view", 0.5),
+    (3, "cat", 9, None, None, 0.5),
+)
+
+
+def test_edges_split_by_what_was_done():
+    graph = influent.influence_graph(ledger_of(*TWO_WEEKS), by="action")
+    assert edges_of(graph, "action") == {
+        ("ann", "bob", "view"): 0.5 + 1.0,
+        ("ann", "bob", "buy"): 0.25,
+        ("bob", "cat", "view"): 0.5,
+    }
+
+
+def test_edges_split_by_week_of_the_answer():
+    graph = influent.influence_graph(ledger_of(*TWO_WEEKS), period="7d")
+    first, second = NEW_YEAR_S * 1_000_000, NEW_YEAR_S * 1_000_000 + 7 * DAY_US
+    assert edges_of(graph, "period_start_us") == {
+        ("ann", "bob", first): 0.5 + 0.25,
+        ("ann", "bob", second): 1.0,
+        ("bob", "cat", second): 0.5,
+    }
+
+
+def test_edges_can_be_split_both_ways_at_once_and_the_graph_has_several_of_a_pair():
+    graph = influent.influence_graph(ledger_of(*TWO_WEEKS), by="action", period="7d")
+    assert len(graph) == 2 + 1 + 1
+    assert graph.to_networkx().number_of_edges("ann", "bob") == 3
+    with pytest.raises(ConfigError, match="split by action and period_start_us"):
+        graph.probabilities()
+
+
+credits = st.lists(
+    st.tuples(
+        st.integers(0, 8),
+        st.sampled_from(["ann", "bob", "cat"]),
+        st.sampled_from(["view", "buy"]),
+        st.floats(-2, 2, allow_subnormal=False),
+    ),
+    min_size=1,
+    max_size=30,
+)
+
+
+@settings(max_examples=50, deadline=None)
+@given(credits, st.sampled_from(["action", "gap", "source_action"]), st.sampled_from([None, "1d", "2d"]))
+def test_the_edges_of_a_pair_add_up_to_the_one_that_it_has_unsplit_and_all_are_sums_of_rows(drawn, by, period):
+    # Prediction n is one of user n's three targets, on day n.
+    rows = [(n, "xyz"[n % 3], n, source, action, credit) for n, source, action, credit in sorted(drawn)]
+    ledger, of_rows, joined = ledger_of(*rows), defaultdict(float), defaultdict(float)
+    for _, user, _, source, _, credit in rows:
+        of_rows[source, user] += credit
+    whole = influent.influence_graph(ledger)
+    split = influent.influence_graph(ledger, by=by, period=period)
+    for graph in (whole, split):
+        total = sum(graph.edges.column("influence").to_pylist()) + graph.note.left_out
+        assert total == pytest.approx(sum(of_rows.values()), abs=1e-9)
+    if split.note.n_left_out == 0:
+        for row in split.edges.to_pylist():
+            joined[row["source_user_id"], row["target_user_id"]] += row["influence"]
+        assert dict(joined) == pytest.approx(dict(of_rows), abs=1e-9)
+
+
+def shop(n_days=20):
+    """Ann looks at a tea in the feed and at a pot in the shop; bob does the same an hour later."""
+    rows = []
+    for day in range(n_days):
+        for user, hour in (("ann", 0), ("bob", 1)):
+            rows.append((user, f"tea{day % 4}", "feed", 24 * day + hour))
+            rows.append((user, f"pot{day % 3}", "shop", 24 * day + hour + 8))
+    user, item, scene, hour = (list(column) for column in zip(*rows, strict=True))
+    time = [NEW_YEAR_S + 3600 * one for one in hour]
+    log = pa.table({"user_id": user, "item_id": item, "scene": scene, "time": time})
+    items = pa.table({"item_id": sorted(set(item)), "category": [one[:3] for one in sorted(set(item))]})
+    events = influent.clean(influent.read_events(log))
+    return influent.build_sequences(events, items=influent.read_items(items))
+
+
+@pytest.fixture(scope="module")
+def explained():
+    log = shop()
+    ties = influent.build_ties(
+        influent.read_edges(pa.table({"source_user_id": ["ann"], "target_user_id": ["bob"]})), log
+    )
+    return influent.explain_causes(influent.Social(ties).fit(log), log), log, ties
+
+
+@pytest.mark.parametrize(("by", "levels"), [("scene", {"feed", "shop"}), ("category", {"tea", "pot"})])
+def test_scene_and_category_of_the_items_split_edges_of_a_fitted_log(explained, by, levels):
+    ledger, log, _ = explained
+    whole, split = influent.influence_graph(ledger), influent.influence_graph(ledger, by=by, sequences=log)
+    assert set(split.edges.column(by).to_pylist()) == levels
+    assert sum(edges_of(split, by).values()) == pytest.approx(edges_of(whole)["ann", "bob"], abs=1e-9)
+    assert split.edges.column("n_predictions").to_pylist() == [20, 20]
+
+
+def test_what_edges_cannot_be_split_by_is_said(explained):
+    ledger, log, _ = explained
+    with pytest.raises(ConfigError, match=r"no factor 'scen'. Did you mean 'scene'"):
+        influent.influence_graph(ledger, by="scen", sequences=log)
+    with pytest.raises(ConfigError, match="Give sequences for more"):
+        influent.influence_graph(ledger, by="scene")
+    with pytest.raises(ConfigError, match="no factor 'lag"):
+        influent.influence_graph(ledger, by="lags", sequences=log)
+    with pytest.raises(ConfigError, match="cannot be split by 'low'"):
+        influent.influence_graph(ledger, by="low")
+    with pytest.raises(ConfigError, match="no span of time"):
+        influent.influence_graph(ledger, period="month")
