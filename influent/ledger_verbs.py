@@ -68,11 +68,16 @@ def graph(
     period: Annotated[str | None, typer.Option(help="Split edges by calendar windows of this length: 30d.")] = None,
     window: Annotated[str, typer.Option(help="How long ago what an event answers can be: 7d; also s, m, h, w.")] = "7d",
     min_influence: Annotated[float, typer.Option(help="Leave out edges with less.")] = 0.0,
-    graphml: Annotated[Path | None, typer.Option(help="Also write the graph as GraphML; needs networkx.")] = None,
+    export: Annotated[
+        list[Path], typer.Option(help="Also write the graph: who.graphml or who.gexf; needs networkx; repeatable.")
+    ] = [],  # noqa: B006
 ) -> None:
     """Say who moved whom: whose events others' events were answers to, beyond what their own past expects."""
     from influent import analyses, show
+    from influent.influence.graph import check_export
 
+    for path in export:
+        check_export(path)
     found = analyses.graph_run(
         run,
         edges=edges,
@@ -83,7 +88,7 @@ def graph(
         progress=progress_for(sys.stderr),
     )
     show.show_graph(show.console(), found)
-    if graphml is not None:
-        found.write_graphml(graphml)
-        typer.echo(f"written: {graphml}")
+    for path in export:
+        found.export(path)
+        typer.echo(f"written: {path}")
     typer.echo(f"written: {run / 'edges.parquet'}")

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 
+import networkx as nx
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 import influent
 from influent import schema
 from influent.data.clock import DAY_US
-from influent.errors import ConfigError
+from influent.errors import ConfigError, DataError, SchemaError
 from influent.influence.ledger import LedgerNote
 
 NEW_YEAR_S = 1_704_067_200
@@ -160,3 +161,62 @@ def test_what_edges_cannot_be_split_by_is_said(explained):
         influent.influence_graph(ledger, by="low")
     with pytest.raises(ConfigError, match="no span of time"):
         influent.influence_graph(ledger, period="month")
+
+
+@pytest.mark.parametrize(("suffix", "read"), [("graphml", nx.read_graphml), ("gexf", nx.read_gexf)])
+@pytest.mark.parametrize("by", [None, "action"])
+def test_what_is_written_for_other_tools_is_read_back_whole(suffix, read, by, tmp_path):
+    graph = influent.influence_graph(ledger_of(*TWO_WEEKS, (4, "cat", 9, "bob", None, 0.5)), by=by)
+    path = tmp_path / f"who.{suffix}"
+    graph.export(path)
+    again = read(path)
+    assert set(again.nodes) == {"ann", "bob", "cat"}
+    assert again.number_of_edges() == len(graph)
+    assert sum(data["influence"] for _, _, data in again.edges(data=True)) == 0.5 + 0.25 + 1.0 + 0.5 + 0.5
+
+
+def test_a_graph_is_written_in_two_formats_and_no_other(tmp_path):
+    with pytest.raises(ConfigError, match=r"written as .graphml or .gexf"):
+        influent.influence_graph(ledger_of(*TWO_WEEKS)).export(tmp_path / "who.dot")
+
+
+def test_edges_of_a_directed_networkx_graph_are_ties_as_they_point():
+    graph = nx.DiGraph([("ann", "bob"), ("bob", "bob")])
+    assert influent.read_edges(graph).select([0, 1]).to_pylist() == [
+        {"source_user_id": "ann", "target_user_id": "bob"},
+        {"source_user_id": "bob", "target_user_id": "bob"},
+    ]
+
+
+def test_edges_of_an_undirected_networkx_graph_go_both_ways_and_keep_their_time():
+    graph = nx.Graph()
+    graph.add_edge(1, 2, since="1970-01-02", kind="friend")
+    graph.add_edge(2, 3)
+    edges = influent.read_edges(graph, time="since")
+    assert edges.to_pylist() == [
+        {"source_user_id": a, "target_user_id": b, "kind": kind, "time_us": time}
+        for a, b, kind, time in [
+            (1, 2, "friend", DAY_US),
+            (2, 3, None, None),
+            (2, 1, "friend", DAY_US),
+            (3, 2, None, None),
+        ]
+    ]
+
+
+def test_a_networkx_graph_that_ties_nobody_is_refused_in_words():
+    with pytest.raises(DataError, match="the graph has no edges"):
+        influent.read_edges(nx.Graph())
+    with pytest.raises(SchemaError, match="no column 'since'"):
+        influent.read_edges(nx.Graph([(1, 2)]), time="since")
+    mixed = nx.DiGraph()
+    mixed.add_edge(1, 2, since=5)
+    mixed.add_edge(2, 1, since="yesterday")
+    with pytest.raises(SchemaError, match="since of the graph's edges is of different types"):
+        influent.read_edges(mixed, time="since")
+
+
+def test_the_graph_that_goes_out_comes_in_as_ties():
+    log = shop()
+    graph = nx.DiGraph([("ann", "bob")])
+    assert influent.build_ties(influent.read_edges(graph), log).to_table().num_rows == 1

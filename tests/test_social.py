@@ -417,7 +417,7 @@ def test_a_run_has_a_graph(tmp_path):
     invoke = CliRunner().invoke
     assert invoke(app, ["clean", str(log), "--run", str(run), "--keep-duplicates"]).exit_code == 0
     assert invoke(app, ["fit", str(run), "--epochs", "1"]).exit_code == 0
-    done = invoke(app, ["graph", str(run), "--edges", str(edges), "--graphml", str(tmp_path / "g.graphml")])
+    done = invoke(app, ["graph", str(run), "--edges", str(edges), "--export", str(tmp_path / "g.graphml")])
     assert done.exit_code == 0, done.output
     assert "are put down to others" in done.output
     assert "Verdict: " in done.output

@@ -133,6 +133,8 @@ class InfluenceGraph:
     def to_networkx(self) -> nx.DiGraph[Any]:
         """Return a `networkx.DiGraph`, or a `MultiDiGraph` where edges are split, with the columns as attributes.
 
+        What a column does not say of an edge is left out of its attributes.
+
         Raises:
             MissingExtraError: networkx is not installed.
         """
@@ -145,8 +147,19 @@ class InfluenceGraph:
             graph.add_node(row.pop(schema.USER_ID), **row)
         for row in self.edges.to_pylist():
             ends = row.pop(schema.SOURCE_USER_ID), row.pop(schema.TARGET_USER_ID)
-            graph.add_edge(*ends, **row)
+            graph.add_edge(*ends, **{name: value for name, value in row.items() if value is not None})
         return graph
+
+    def export(self, path: str | Path) -> None:
+        """Write the graph for other tools: `.graphml` (Gephi, igraph, Cytoscape) or `.gexf` (Gephi), by suffix.
+
+        Raises:
+            ConfigError: the path ends otherwise.
+            MissingExtraError: networkx is not installed.
+        """
+        check_export(path)
+        write = self.write_gexf if Path(path).suffix.lower() == ".gexf" else self.write_graphml
+        write(path)
 
     def write_graphml(self, path: str | Path) -> None:
         """Write the graph as GraphML, which Gephi, igraph and others read.
@@ -158,6 +171,27 @@ class InfluenceGraph:
         import networkx as nx
 
         nx.write_graphml(graph, path)
+
+    def write_gexf(self, path: str | Path) -> None:
+        """Write the graph as GEXF, which Gephi reads.
+
+        Raises:
+            MissingExtraError: networkx is not installed.
+        """
+        graph = self.to_networkx()
+        import networkx as nx
+
+        nx.write_gexf(graph, path)
+
+
+def check_export(path: str | Path) -> None:
+    """Refuse a path whose suffix names no format that graphs are written in.
+
+    Raises:
+        ConfigError: it is neither `.graphml` nor `.gexf`.
+    """
+    if Path(path).suffix.lower() not in (".graphml", ".gexf"):
+        raise ConfigError(f"a graph is written as .graphml or .gexf, by the end of the path. Got {str(path)!r}.")
 
 
 def influence_graph(
