@@ -19,6 +19,7 @@ from influent.influence.drift import Drift, drift
 from influent.influence.factors import Factors, factors
 from influent.influence.graph import InfluenceGraph, influence_graph
 from influent.influence.journeys import journeys
+from influent.influence.leaders import Leaders, leaders
 from influent.influence.ledger import Ledger
 from influent.models.model import tasks_of
 from influent.models.social import Social, SocialConfig
@@ -116,8 +117,8 @@ def graph_run(
     window: str = "7d",
     min_influence: float = 0.0,
     progress: Progress | None = None,
-) -> InfluenceGraph:
-    """Say who moved whom in a run's log, beyond what its model expects of each user's own past, and keep the graph.
+) -> tuple[InfluenceGraph, Leaders]:
+    """Say who moved whom in a run's log, beyond what its model expects of users' own pasts, who leads, and keep both.
 
     Strengths of ties are learned from the training part; what each event of the whole log was an answer to is added up.
     Where ties are given, it is tested whether people are merely alike.
@@ -146,11 +147,13 @@ def graph_run(
     if ties.are_given:
         likeness = check_likeness(model, train, progress=progress).sentence()
         found = replace(found, note=replace(found.note, likeness=likeness))
+    leading = leaders(causes, ties, by=by, period=period, sequences=sequences)
     about = {"edges": str(edges) if edges else None, "by": by, "period": period, "window": window}
-    about |= {"min_influence": min_influence, "versions": versions()}
-    with writing(run.folder, "graph", about, stands_on=run) as new:
+    kept = {**about, "min_influence": min_influence, "versions": versions()}
+    with writing(run.folder, "graph", kept, stands_on=run) as new:
         found.save(new)
-    return found
+        leading.save(new)
+    return found, leading
 
 
 def _explained(folder: str | Path) -> tuple[Run, Ledger, Sequences]:

@@ -78,7 +78,7 @@ def graph(
 
     for path in export:
         check_export(path)
-    found = analyses.graph_run(
+    found, leading = analyses.graph_run(
         run,
         edges=edges,
         by=by,
@@ -87,7 +87,7 @@ def graph(
         min_influence=min_influence,
         progress=progress_for(sys.stderr),
     )
-    show.show_graph(show.console(), found)
+    show.show_graph(show.console(), found, leading)
     for path in export:
         found.export(path)
         typer.echo(f"written: {path}")

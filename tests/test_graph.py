@@ -3,6 +3,7 @@
 from collections import defaultdict
 
 import networkx as nx
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
@@ -11,7 +12,9 @@ from hypothesis import strategies as st
 import influent
 from influent import schema
 from influent.data.clock import DAY_US
-from influent.errors import ConfigError, DataError, SchemaError
+from influent.data.vocab import Ids
+from influent.errors import ConfigError, DataError, SchemaError, UnknownIdError
+from influent.influence.centrality import core_number, page_rank
 from influent.influence.ledger import LedgerNote
 
 NEW_YEAR_S = 1_704_067_200
@@ -220,3 +223,88 @@ def test_the_graph_that_goes_out_comes_in_as_ties():
     log = shop()
     graph = nx.DiGraph([("ann", "bob")])
     assert influent.build_ties(influent.read_edges(graph), log).to_table().num_rows == 1
+
+
+def ties_of(*pairs):
+    """Given ties among all who are named."""
+    users = sorted({user for pair in pairs for user in pair})
+    places = np.array([[users.index(user) for user in pair] for pair in pairs])
+    places = places[np.lexsort((places[:, 0], places[:, 1]))]
+    return influent.data.ties.Ties(users=Ids("user_id", pa.array(users)), source=places[:, 0], target=places[:, 1])
+
+
+def test_a_leader_has_what_others_did_by_follower_and_event_and_how_far_it_is_spread():
+    rows = [(n, "bob", n, "ann", "view", 1.0) for n in range(5)] + [(5, "cat", 5, "ann", "view", 1.0)]
+    rows += [(6, "ann", 6, "cat", "view", 0.25), (6, "ann", 6, None, None, 0.75)]
+    found = influent.leaders(ledger_of(*rows), ties_of(("ann", "bob"), ("ann", "cat"), ("cat", "ann")))
+    ann, cat = found.table.to_pylist()
+    assert (ann["rank"], ann["user_id"], ann["exerted"], ann["followers"]) == (1, "ann", 6.0, 2)
+    assert ann["per_follower"] == 6 / 2
+    assert ann["per_event"] == 6 / 1
+    assert ann["reach"] == pytest.approx(6**2 / (5**2 + 1**2))
+    assert ann["openness"] == 0.25
+    assert (cat["rank"], cat["exerted"], cat["openness"]) == (2, 0.25, 1.0)
+
+
+def test_leaders_have_the_numbers_of_the_graph(explained):
+    ledger, _, ties = explained
+    [ann] = influent.leaders(ledger, ties).table.to_pylist()
+    people = {row["user_id"]: row for row in influent.influence_graph(ledger).people.to_pylist()}
+    for name in ("exerted", "low", "high", "per_event", "reach", "openness"):
+        assert ann[name] == pytest.approx(people["ann"][name], abs=1e-9)
+
+
+def test_a_rank_that_many_predictions_carry_is_surer_than_one_that_hangs_on_a_single_one():
+    # Ann has 100 answers, bob 60; cat has one that counts for 70.
+    rows = [(n, "eve", n, "ann", "view", 1.0) for n in range(100)]
+    rows += [(100 + n, "eve", n, "bob", "view", 1.0) for n in range(60)] + [(160, "eve", 9, "cat", "view", 70.0)]
+    found = influent.leaders(ledger_of(*rows), ties_of(("ann", "eve"), ("bob", "eve"), ("cat", "eve")), k=1)
+    ann, cat, bob = found.table.to_pylist()
+    assert [row["user_id"] for row in (ann, cat, bob)] == ["ann", "cat", "bob"]
+    # Cat counts for 70 n in a resample, n Poisson with the mean 1: ahead of ann with n of 2 and more, 26 %.
+    assert cat["in_top"] == pytest.approx(1 - 2 / np.e, abs=0.1)
+    assert ann["in_top"] + cat["in_top"] + bob["in_top"] == 1
+    assert (cat["rank_low"], cat["rank_high"]) == (1, 3)
+    assert found.about["overlap"] == ann["in_top"]
+
+
+def test_ranks_are_those_of_each_scene(explained):
+    ledger, log, ties = explained
+    rows = influent.leaders(ledger, ties, by="scene", sequences=log).table.to_pylist()
+    assert [(row["scene"], row["rank"], row["user_id"]) for row in rows] == [("feed", 1, "ann"), ("shop", 1, "ann")]
+    [whole] = influent.leaders(ledger, ties).table.to_pylist()
+    assert sum(row["exerted"] for row in rows) == pytest.approx(whole["exerted"], abs=1e-9)
+
+
+def test_leaders_are_the_same_with_the_same_seed_and_ties_of_others_are_refused(explained):
+    ledger, _, ties = explained
+    assert influent.leaders(ledger, ties).table.equals(influent.leaders(ledger, ties).table)
+    with pytest.raises(UnknownIdError, match="'ann' is not among"):
+        influent.leaders(ledger, ties_of(("eve", "sue")))
+
+
+def test_a_hub_leads_by_influence_and_by_every_reference():
+    pairs = [("hub", f"u{n}") for n in range(200)]
+    rows = [(n, f"u{n}", 0, "hub", "view", 1.0) for n in range(200)]
+    [hub] = influent.leaders(ledger_of(*rows), ties_of(*pairs)).table.to_pylist()
+    assert (hub["exerted"], hub["followers"], hub["per_follower"], hub["core"]) == (200, 200, 1, 1)
+    assert hub["reach"] == pytest.approx(200)
+    # Whoever is with one of the 200 goes on to the hub, and from the hub anywhere.
+    assert hub["page_rank"] > 0.45
+
+
+arcs = st.lists(st.tuples(st.integers(0, 7), st.integers(0, 7)), max_size=40, unique=True)
+
+
+@settings(max_examples=100, deadline=None)
+@given(arcs)
+def test_page_rank_and_core_are_those_of_networkx(arcs):
+    source, target = np.array(arcs, np.int64).reshape(-1, 2).T
+    graph = nx.DiGraph()
+    graph.add_nodes_from(range(8))
+    graph.add_edges_from(zip(target.tolist(), source.tolist(), strict=True))
+    want = nx.pagerank(graph, tol=1e-12, max_iter=1000)
+    assert dict(enumerate(page_rank(8, source, target))) == pytest.approx(want, abs=1e-8)
+    simple = graph.to_undirected()
+    simple.remove_edges_from(list(nx.selfloop_edges(simple)))
+    assert dict(enumerate(core_number(8, source, target).tolist())) == nx.core_number(simple)

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 INFLUENCE = "influence"
 PERIOD = "period_start_us"
-_OF_EDGES = (schema.SOURCE_USER_ID, schema.USER_ID, schema.TARGET_USER_ID, schema.PREDICTION_ID, schema.SOURCE_EVENT_ID)
-_OF_EDGES += (schema.CREDIT, INFLUENCE, PERIOD, "low", "high", "n_predictions", "n_events")
+_OF_EDGES = {schema.SOURCE_USER_ID, schema.USER_ID, schema.TARGET_USER_ID, schema.PREDICTION_ID, schema.SOURCE_EVENT_ID}
+_OF_EDGES |= {schema.CREDIT, INFLUENCE, PERIOD, "low", "high", "n_predictions", "n_events"}
 """What every edge has or is made of, so that none can be split by it"""
 
 
@@ -286,7 +286,7 @@ def _added_up(social: pa.Table, key: Sequence[str]) -> pa.Table:
     n_events = events.aggregate([(schema.SOURCE_EVENT_ID, "count")])
     sums = sums.join(n_events, keys=list(key), join_type="inner")
     mean = sums.column(f"{schema.CREDIT}_sum_sum").to_numpy()
-    low, high = _interval(mean, sums.column("square_sum").to_numpy())
+    low, high = interval_of_sums(mean, sums.column("square_sum").to_numpy())
     table = pa.table(
         {
             **{name: sums.column(name) for name in key},
@@ -300,7 +300,7 @@ def _added_up(social: pa.Table, key: Sequence[str]) -> pa.Table:
     return table.sort_by([(INFLUENCE, "descending"), *((name, "ascending") for name in key)]).combine_chunks()
 
 
-def _interval(mean: np.ndarray, variance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def interval_of_sums(mean: np.ndarray, variance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the 2.5th and the 97.5th percentile of sums with this mean and variance."""
     skewed = (mean > 0) & (variance > 0)
     shape = np.where(skewed, mean**2 / np.where(skewed, variance, 1.0), 1.0)
