@@ -308,3 +308,39 @@ def test_page_rank_and_core_are_those_of_networkx(arcs):
     simple = graph.to_undirected()
     simple.remove_edges_from(list(nx.selfloop_edges(simple)))
     assert dict(enumerate(core_number(8, source, target).tolist())) == nx.core_number(simple)
+
+
+def log_of(*rows):
+    """Sequences of (user, item, second)."""
+    user, item, second = (list(column) for column in zip(*rows, strict=True))
+    table = pa.table({"user_id": user, "item_id": item, "time": [NEW_YEAR_S + one for one in second]})
+    return influent.build_sequences(influent.clean(influent.read_events(table)))
+
+
+def fitted_graph(log, *pairs):
+    ties = influent.build_ties(influent.read_edges(nx.DiGraph(pairs)), log)
+    return influent.influence_graph(influent.explain_causes(influent.Social(ties).fit(log), log))
+
+
+def test_people_without_edges_receive_and_exert_nothing_and_are_still_there():
+    rows = [(user, f"i{n}", 3600 * n + late) for n in range(10) for late, user in enumerate(["ann", "bob", "eve"])]
+    people = {row["user_id"]: row for row in fitted_graph(log_of(*rows), ("ann", "bob")).people.to_pylist()}
+    assert people["bob"]["received"] > 0
+    assert (people["eve"]["received"], people["eve"]["exerted"], people["eve"]["n_events"]) == (0, 0, 10)
+
+
+def test_along_given_ties_too_two_acts_in_one_second_have_no_direction():
+    rows = [(user, f"i{n}", 3600 * n) for n in range(10) for user in ("ann", "bob")]
+    with pytest.raises(DataError, match="there is no graph"):
+        fitted_graph(log_of(*rows), ("ann", "bob"), ("bob", "ann"))
+
+
+def test_a_hub_that_five_hundred_follow_moves_the_ten_who_act_after_it():
+    # The hub acts every hour, and ten of its followers take turns to do the same a minute later.
+    rows = [("hub", f"i{n}", 3600 * n) for n in range(100)]
+    rows += [(f"u{n % 10}", f"i{n}", 3600 * n + 60) for n in range(100)]
+    rows += [(f"u{user}", "other", 3600 * user) for user in range(10, 500)]
+    graph = fitted_graph(log_of(*rows), *(("hub", f"u{user}") for user in range(500)))
+    assert {row["target_user_id"] for row in graph.edges.to_pylist()} == {f"u{user}" for user in range(10)}
+    assert graph.people.slice(0, 1).column("user_id").to_pylist() == ["hub"]
+    assert graph.people.column("reach")[0].as_py() == pytest.approx(10, rel=0.05)
