@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 import influent
 from benchmarks.cascades import TIMES
 from benchmarks.common import RESULTS, data_set, measured_on, peak_memory_mib, write_result
-from influent.data.ties import find_co_actions
+from influent.data.ties import Ties, find_co_actions
 
 WINDOWS = {"christianity": "30d", "android": "30d", "twitter": "7d", "memetracker": "7d"}
 """How long ago what an act answers can be"""
@@ -135,7 +135,7 @@ def by_number(user: np.ndarray, n: int, weight: np.ndarray | None = None) -> np.
     return np.argsort(-np.bincount(user, weight, n), kind="stable")
 
 
-def bernoulli(log: influent.Sequences, ties: influent.data.ties.Ties, window: str) -> pa.Table:
+def bernoulli(log: influent.Sequences, ties: Ties, window: str) -> pa.Table:
     """Return of each tie the share of the source's acts that the target's followed (Goyal, Bonchi, Lakshmanan 2010)."""
     pairs = find_co_actions(log, ties, window=window, reach=REACH)
     answered = np.unique(pairs.tie * len(log) + pairs.source) // len(log)

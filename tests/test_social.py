@@ -420,6 +420,20 @@ def test_a_run_has_a_graph(tmp_path):
     done = invoke(app, ["graph", str(run), "--edges", str(edges), "--export", str(tmp_path / "g.graphml")])
     assert done.exit_code == 0, done.output
     assert "are put down to others" in done.output
+    assert "of the top 10 stay there" in done.output
+    leading = pyarrow.parquet.read_table(run / "leaders.parquet")
+    assert leading.column("rank").to_pylist() == list(range(1, leading.num_rows + 1))
+    again = ["graph", str(run), "--edges", str(edges), "--by", "action", "--period", "30d"]
+    refused = invoke(app, [*again, "--export", str(tmp_path / "g.dot")])
+    assert "written as .graphml or .gexf" in str(refused.exception)
     assert "Verdict: " in done.output
     assert len(influent.InfluenceGraph.load(run)) <= world.edges.num_rows
     assert (tmp_path / "g.graphml").read_text().startswith("<?xml")
+    assert invoke(app, again).exit_code == 0
+    assert influent.InfluenceGraph.load(run).note.split == ["action", "period_start_us"]
+    assert pyarrow.parquet.read_table(run / "leaders.parquet").column_names[:4] == [
+        "rank",
+        "user_id",
+        "action",
+        "period_start_us",
+    ]
