@@ -29,7 +29,7 @@ def page_rank(
     Args:
         source: int (A,): who may move.
         target: int (A,): whom.
-        weight: float (A,): how likely the walk takes the arc among those of its target; by default all alike.
+        weight: float (A,), above 0: how likely the walk takes the arc among those of its target; by default all alike.
         tolerance: the walk is followed until shares change by less than this, all together.
     """
     weight = np.ones(len(source)) if weight is None else weight
