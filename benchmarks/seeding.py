@@ -14,10 +14,10 @@ import time
 from typing import Any
 
 import numpy as np
-from scipy import sparse
 
 import influent
 from benchmarks.common import measured_on, peak_memory_mib, write_result
+from influent.influence.centrality import page_rank
 
 N_PEOPLE, N_ARCS, K = 50_000, 800_000, 50
 SPREADS = ("weighted cascade", "0.02 throughout")
@@ -44,15 +44,10 @@ def by_degree(spread: influent.Spread) -> np.ndarray:
     return np.argsort(-np.bincount(spread.source, spread.probability, len(spread)), kind="stable")
 
 
-def by_page_rank(spread: influent.Spread, damping: float = 0.85) -> np.ndarray:
+def by_page_rank(spread: influent.Spread) -> np.ndarray:
     """Return people by PageRank on the arcs turned round, where each passes to those who activate it, by chance."""
-    n = len(spread)
-    into = np.bincount(spread.target, spread.probability, n)
-    passed = sparse.csr_array((spread.probability / into[spread.target], (spread.source, spread.target)), shape=(n, n))
-    rank, has_none = np.full(n, 1 / n), into == 0
-    for _ in range(100):
-        rank = damping * (passed @ rank + rank[has_none].sum() / n) + (1 - damping) / n
-    return np.argsort(-rank, kind="stable")
+    share = page_rank(len(spread), spread.source, spread.target, spread.probability)
+    return np.argsort(-share, kind="stable")
 
 
 def measure(name: str, epsilon: float) -> dict[str, Any]:

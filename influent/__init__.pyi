@@ -194,6 +194,8 @@ from .influence.graph import InfluenceGraph as InfluenceGraph
 from .influence.graph import influence_graph as influence_graph
 from .influence.journeys import Journeys as Journeys
 from .influence.journeys import journeys as journeys
+from .influence.leaders import Leaders as Leaders
+from .influence.leaders import leaders as leaders
 from .influence.ledger import Ledger as Ledger
 from .influence.planted import PlantedCredits as PlantedCredits
 from .influence.planted import simulate_ledger as simulate_ledger

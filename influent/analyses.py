@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from influent.answers import answers_labels, fitted_on_labels
 from influent.data.events import read_edges
@@ -20,6 +21,7 @@ from influent.influence.drift import Drift, drift
 from influent.influence.factors import Factors, factors
 from influent.influence.graph import InfluenceGraph, influence_graph
 from influent.influence.journeys import journeys
+from influent.influence.leaders import Leaders, leaders
 from influent.influence.ledger import Ledger
 from influent.models.model import tasks_of
 from influent.models.social import Social, SocialConfig
@@ -109,23 +111,33 @@ def attribute_run(
     return found
 
 
+class MovedWhom(NamedTuple):
+    """What `graph_run` finds."""
+
+    graph: InfluenceGraph
+    leaders: Leaders
+    likeness: LikenessReport | None
+    """None where ties were read off the log, of which nothing can be tested"""
+
+
 def graph_run(
     folder: str | Path,
     *,
     edges: str | Path | None = None,
     by: str | None = None,
+    period: str | None = None,
     window: str = "7d",
     min_influence: float = 0.0,
     progress: Progress | None = None,
-) -> tuple[InfluenceGraph, LikenessReport | None]:
-    """Say who moved whom in a run's log, beyond what its model expects of each user's own past, and keep the graph.
+) -> MovedWhom:
+    """Say who moved whom in a run's log, beyond what its model expects of users' own pasts, and who leads; keep both.
 
     Strengths of ties are learned from the training part; what each event of the whole log was an answer to is added up.
     Where ties are given, it is tested whether people are merely alike, and the table of tests is kept and returned.
 
     Args:
         edges: a file of edges, as for `read_edges`; by default whoever acted on an item after somebody else is tied.
-        by: as for `influence_graph`.
+        by: as for `influence_graph`, and `period` likewise.
         window: how long ago an event can be that another is an answer to.
 
     Raises:
@@ -145,18 +157,22 @@ def graph_run(
     train = split.train
     ties = co_acting(train, window=window) if edges is None else build_ties(read_edges(edges), train)
     model = Social(ties, own=own, config=SocialConfig(window=window)).fit(train, progress=progress)
-    found = influence_graph(explain_causes(model, sequences), by=by, min_influence=min_influence)
+    causes = explain_causes(model, sequences)
+    found = influence_graph(causes, by=by, period=period, sequences=sequences, min_influence=min_influence)
     artefacts, likeness = find_tie_artefacts(ties, train, test=split.test), None
     found = replace(found, note=replace(found.note, artefacts=tuple(artefacts.sentences())))
     if ties.are_given:
         likeness = check_likeness(model, train, artefacts=artefacts, progress=progress)
         found = replace(found, note=replace(found.note, likeness=likeness.sentence()))
-    about = {"edges": str(edges) if edges else None, "by": by, "window": window, "min_influence": min_influence}
-    with writing(run.folder, "graph", {**about, "versions": versions()}, stands_on=run) as new:
+    leading = leaders(causes, ties, by=by, period=period, sequences=sequences)
+    about = {"edges": str(edges) if edges else None, "by": by, "period": period, "window": window}
+    kept = {**about, "min_influence": min_influence, "versions": versions()}
+    with writing(run.folder, "graph", kept, stands_on=run) as new:
         found.save(new)
+        leading.save(new)
         if likeness is not None:
             likeness.save(new)
-    return found, likeness
+    return MovedWhom(found, leading, likeness)
 
 
 def _explained(folder: str | Path) -> tuple[Run, Ledger, Sequences]:

@@ -64,21 +64,33 @@ def graph(
     edges: Annotated[
         Path | None, typer.Option(help="Who is tied to whom: source_user_id, target_user_id; by default all co-acting.")
     ] = None,
-    by: Annotated[str | None, typer.Option(help="Split edges by a column of the ledger, such as item_id.")] = None,
+    by: Annotated[str | None, typer.Option(help="Split edges: action, scene, another factor, item_id.")] = None,
+    period: Annotated[str | None, typer.Option(help="Split edges by calendar windows of this length: 30d.")] = None,
     window: Annotated[str, typer.Option(help="How long ago what an event answers can be: 7d; also s, m, h, w.")] = "7d",
     min_influence: Annotated[float, typer.Option(help="Leave out edges with less.")] = 0.0,
-    graphml: Annotated[Path | None, typer.Option(help="Also write the graph as GraphML; needs networkx.")] = None,
+    export: Annotated[
+        list[Path], typer.Option(help="Also write the graph: who.graphml or who.gexf; needs networkx; repeatable.")
+    ] = [],  # noqa: B006
 ) -> None:
     """Say who moved whom: whose events others' events were answers to, beyond what their own past expects."""
     from influent import analyses, show
+    from influent.influence.graph import check_export
 
-    found, likeness = analyses.graph_run(
-        run, edges=edges, by=by, window=window, min_influence=min_influence, progress=progress_for(sys.stderr)
+    for path in export:
+        check_export(path)
+    found = analyses.graph_run(
+        run,
+        edges=edges,
+        by=by,
+        period=period,
+        window=window,
+        min_influence=min_influence,
+        progress=progress_for(sys.stderr),
     )
-    show.show_graph(show.console(), found)
-    if likeness is not None:
-        show.show_likeness(show.console(), likeness)
-    if graphml is not None:
-        found.write_graphml(graphml)
-        typer.echo(f"written: {graphml}")
+    show.show_graph(show.console(), found.graph, found.leaders)
+    if found.likeness is not None:
+        show.show_likeness(show.console(), found.likeness)
+    for path in export:
+        found.graph.export(path)
+        typer.echo(f"written: {path}")
     typer.echo(f"written: {run / 'edges.parquet'}")

@@ -40,7 +40,7 @@ _STEPS: dict[str, tuple[str, ...]] = {
         "attribution.json",
     ),
     "drift": ("drift.parquet", "half_lives.parquet", "cohorts.parquet", "drift.json", "drift.html"),
-    "graph": ("edges.parquet", "people.parquet", "graph.json"),
+    "graph": ("edges.parquet", "people.parquet", "graph.json", "leaders.parquet", "leaders.json"),
     "recommend": ("recommendations.parquet",),
     "compare": ("comparison.json", "comparison.md"),
     "faithfulness": ("faithfulness.json", "faithfulness.md"),

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 from rich import box
 from rich.console import Console
@@ -22,7 +23,8 @@ from influent.influence.attribution import Attribution
 from influent.influence.drift import EVERYTHING, Drift
 from influent.influence.evidence import evidence
 from influent.influence.factors import Factors
-from influent.influence.graph import INFLUENCE, InfluenceGraph
+from influent.influence.graph import INFLUENCE, PERIOD, InfluenceGraph
+from influent.influence.leaders import Leaders
 from influent.influence.ledger import Ledger, LedgerNote
 from influent.recommendations import Recommendations
 
@@ -105,23 +107,31 @@ def show_tuned(out: Console, tuned: Tuned) -> None:
     out.print(tuned.to_toml(), markup=False, highlight=False)
 
 
-def show_graph(out: Console, graph: InfluenceGraph, n_rows: int = 10) -> None:
+def show_graph(out: Console, graph: InfluenceGraph, leading: Leaders, n_rows: int = 10) -> None:
     """Print the people who moved others most, the largest edges, and what to keep in mind."""
-    table = _table("who", ">others' events put down to them", ">95 % interval", ">per event", ">reach", ">openness")
-    for row in graph.people.slice(0, n_rows).to_pylist():
-        span = f"{row['low']:.1f} to {row['high']:.1f}"
-        of_events = [f"{row['per_event']:.3f}", f"{row['reach']:.1f}", f"{row['openness']:.0%}"]
-        _add_row(table, str(row[schema.USER_ID]), f"{row['exerted']:.1f}", span, *of_events)
+    split, k = graph.note.split, leading.about["k"]
+    columns = (">per event", ">per follower", ">reach", ">openness", ">rank, 95 %", f">in top {k}")
+    table = _table("who", *split, ">events put down", ">95 % interval", *columns)
+    for row in _in_words(leading.table.sort_by([("exerted", "descending")]), n_rows):
+        ends = [str(row[name]) for name in (schema.USER_ID, *split)]
+        sizes = [f"{row['exerted']:.1f}", f"{row['low']:.1f} to {row['high']:.1f}", f"{row['per_event']:.3f}"]
+        shares = [f"{row['per_follower']:.2f}", f"{row['reach']:.1f}", f"{row['openness']:.0%}"]
+        _add_row(table, *ends, *sizes, *shares, f"{row['rank_low']} to {row['rank_high']}", f"{row['in_top']:.0%}")
     out.print(table)
-    split = [] if graph.note.by is None else [graph.note.by]
     table = _table("from", "to", *split, ">events put down", ">95 % interval", ">of events")
-    for row in graph.edges.slice(0, n_rows).to_pylist():
+    for row in _in_words(graph.edges, n_rows):
         ends = [str(row[name]) for name in (schema.SOURCE_USER_ID, schema.TARGET_USER_ID, *split)]
         span = f"{row['low']:.2f} to {row['high']:.2f}"
         _add_row(table, *ends, f"{row[INFLUENCE]:.2f}", span, f"{row['n_predictions']:,}")
     out.print(table)
-    for sentence in graph.sentences():
+    for sentence in (*leading.sentences(), *graph.sentences()):
         out.print(sentence, markup=False, highlight=False)
+
+
+def _in_words(table: pa.Table, n_rows: int) -> list[dict[str, Any]]:
+    """Return the first rows, with periods as dates."""
+    rows: list[dict[str, Any]] = table.slice(0, n_rows).to_pylist()
+    return [row | {PERIOD: iso(row[PERIOD])[:16]} if PERIOD in row else row for row in rows]
 
 
 def show_likeness(out: Console, report: LikenessReport) -> None:

@@ -364,6 +364,34 @@ def test_each_gain_is_the_difference_of_the_reach_by_definition_and_the_largest_
     assert found.column("reach")[-1].as_py() == pytest.approx(len(users))  # all of them are seeds in the end
 
 
+acts_of_some = st.lists(
+    st.tuples(st.sampled_from("abcdef"), st.sampled_from("xyz"), st.integers(0, 5)), min_size=1, max_size=12
+)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    acts_of_some,
+    acts_of_some,
+    st.lists(st.tuples(st.sampled_from("abcdef"), st.sampled_from("abcdef")), min_size=1, max_size=15),
+    st.sampled_from([None, "1d"]),
+)
+def test_acts_that_are_added_lead_to_what_all_at_once_lead_to(acts, more, arcs, half_life):
+    grown = Propagation.of(log_of(acts), arcs_of(*arcs), half_life=half_life).with_events(log_of(more))
+    whole = Propagation.of(log_of(acts + more), arcs_of(*arcs), half_life=half_life)
+    assert grown.acts.equals(whole.acts)
+    assert grown.offsets.tolist() == whole.offsets.tolist()
+    assert grown.shares.toarray().tolist() == whole.shares.toarray().tolist()
+    assert grown.n_unknown_arcs == whole.n_unknown_arcs
+    assert grown.seeds(1).equals(whole.seeds(1))
+
+
+def test_acts_with_ids_of_another_type_cannot_be_added():
+    known = Propagation.of(log_of([("ann", "x", 0)]), arcs_of(("ann", "bob")))
+    with pytest.raises(SchemaError, match="ids are of other types than before"):
+        known.with_events(log_of([("ann", 7, 0)]))
+
+
 def test_credit_of_a_log_that_cannot_have_any_is_refused_in_words():
     log = log_of([("ann", "x", 0), ("bob", "x", 1)])
     with pytest.raises(SchemaError, match="no column 'target_user_id'"):

@@ -352,7 +352,7 @@ def test_edges_split_by_item_add_up_to_the_whole(fitted):
     assert len(split) == 7
     total = [pc.sum(graph.edges.column("influence")).as_py() for graph in (whole, split)]
     assert total[0] == pytest.approx(total[1], rel=1e-12)
-    with pytest.raises(ConfigError, match="split by 'item_id'"):
+    with pytest.raises(ConfigError, match="split by item_id"):
         split.probabilities()
 
 
@@ -367,7 +367,7 @@ def test_a_graph_goes_to_disk_and_to_networkx(fitted, tmp_path):
 
 def test_a_graph_of_nothing_and_of_unknown_columns_is_refused(fitted):
     ledger = influent.explain_causes(*fitted)
-    with pytest.raises(SchemaError, match="no column 'mood'"):
+    with pytest.raises(ConfigError, match="no factor 'mood'"):
         influent.influence_graph(ledger, by="mood")
     with pytest.raises(ConfigError, match="must be 0 or more"):
         influent.influence_graph(ledger, min_influence=-1)
@@ -383,9 +383,15 @@ def test_a_run_has_a_graph(tmp_path):
     invoke = CliRunner().invoke
     assert invoke(app, ["clean", str(log), "--run", str(run), "--keep-duplicates"]).exit_code == 0
     assert invoke(app, ["fit", str(run), "--epochs", "1"]).exit_code == 0
-    done = invoke(app, ["graph", str(run), "--edges", str(edges), "--graphml", str(tmp_path / "g.graphml")])
+    done = invoke(app, ["graph", str(run), "--edges", str(edges), "--export", str(tmp_path / "g.graphml")])
     assert done.exit_code == 0, done.output
     assert "are put down to others" in done.output
+    assert "of the top 10 stay there" in done.output
+    leading = pyarrow.parquet.read_table(run / "leaders.parquet")
+    assert leading.column("rank").to_pylist() == list(range(1, leading.num_rows + 1))
+    again = ["graph", str(run), "--edges", str(edges), "--by", "action", "--period", "30d"]
+    refused = invoke(app, [*again, "--export", str(tmp_path / "g.dot")])
+    assert "written as .graphml or .gexf" in str(refused.exception)
     assert "Verdict: " in done.output
     assert "future acts" in done.output
     assert "later than the first moment of the test" in " ".join(done.output.split())
@@ -399,3 +405,11 @@ def test_a_run_has_a_graph(tmp_path):
     # Of ties that are read off the log nothing is tested, and no table of an earlier graph stays.
     assert invoke(app, ["graph", str(run)]).exit_code == 0
     assert not (run / "likeness.json").exists()
+    assert invoke(app, again).exit_code == 0
+    assert influent.InfluenceGraph.load(run).note.split == ["action", "period_start_us"]
+    assert pyarrow.parquet.read_table(run / "leaders.parquet").column_names[:4] == [
+        "rank",
+        "user_id",
+        "action",
+        "period_start_us",
+    ]

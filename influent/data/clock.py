@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime, timedelta
 
+import numpy as np
+
 from influent.errors import ConfigError
 
 DAY_US = 86_400_000_000
@@ -15,6 +17,17 @@ UNITS_US = {"s": 1_000_000, "m": 60_000_000, "h": 3_600_000_000, "d": DAY_US, "w
 """Seconds, minutes, hours, days and weeks, as a span of time is written: `28d`."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MONDAY_US = 4 * DAY_US  # 1970-01-05
+
+
+def window_starts(time_us: np.ndarray, window_us: int) -> np.ndarray:
+    """Return when the calendar window that holds each time begins, int64; in UTC, and those of a week on Monday.
+
+    Example:
+        >>> window_starts(np.array([0, 4 * DAY_US]), 7 * DAY_US) // DAY_US
+        array([-3,  4])
+    """
+    return np.asarray((time_us - _MONDAY_US) // window_us * window_us + _MONDAY_US)
 
 
 def microseconds(text: str) -> int:

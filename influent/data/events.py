@@ -20,7 +20,10 @@ from influent.data.columns import (
 )
 from influent.data.engine import Engine, quoted
 from influent.data.source import ROW, RawTable, open_source
-from influent.errors import SchemaError
+from influent.errors import DataError, SchemaError
+
+_TIMES = (schema.TIME_US, "timestamp", "time")
+"""Where a time is looked for unless it is named."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +108,7 @@ def read_events(
     raw = open_source(engine, source, delimiter=delimiter)
     user = require_column(raw, user, schema.USER_ID, "user")
     item = require_column(raw, item, schema.ITEM_ID, "item")
-    time = find_column(raw, time, (schema.TIME_US, "timestamp", "time"), "time")
+    time = find_column(raw, time, _TIMES, "time")
     action = find_column(raw, action, (schema.ACTION,), "action")
     value = find_column(raw, value, (schema.VALUE,), "value")
     scene = find_column(raw, scene, (schema.SCENE,), "scene")
@@ -209,12 +212,19 @@ def read_edges(
 ) -> pa.Table:
     """Read who is tied to whom: `source_user_id`, `target_user_id`, `kind`, `time_us` (both nullable).
 
+    Args:
+        source: a file or table as for `read_events`, or a networkx graph: an edge (u, v) says that v may be moved by u,
+            in an undirected graph either by the other. The others then name its attributes `kind` and `time`.
+
     Raises:
+        DataError: there are no edges.
         SchemaError: a column is missing, or holds what it should not.
     """
     engine = Engine()
+    if hasattr(source, "is_directed") and hasattr(source, "edges"):
+        source = _table_of_graph(source, {kind or schema.KIND, *([time] if time else _TIMES)})
     raw = open_source(engine, source, delimiter=delimiter)
-    time = find_column(raw, time, (schema.TIME_US, "timestamp", "time"), "time")
+    time = find_column(raw, time, _TIMES, "time")
     clock = None if time is None else read_time(engine, raw, time, time_unit)
     ends = {
         schema.SOURCE_USER_ID: require_column(raw, source_user, schema.SOURCE_USER_ID, "source_user"),
@@ -224,3 +234,25 @@ def read_edges(
     columns.append(f"{read_text(raw, find_column(raw, kind, (schema.KIND,), 'kind')).sql} AS {schema.KIND}")
     columns.append(f"{clock.sql if clock else 'CAST(NULL AS BIGINT)'} AS {schema.TIME_US}")
     return engine.arrow(f"SELECT {', '.join(columns)} FROM {raw.name} ORDER BY {ROW}")
+
+
+def _table_of_graph(graph: Any, attributes: set[str]) -> pa.Table:
+    """Return a row for each edge of a networkx graph, and of an undirected one a row for each direction."""
+    edges = list(graph.edges(data=True))
+    if not edges:
+        raise DataError("the graph has no edges, so nobody is tied to anybody.")
+    if not graph.is_directed():
+        edges += [(target, source, about) for source, target, about in edges]
+    values = {
+        schema.SOURCE_USER_ID: [source for source, _, _ in edges],
+        schema.TARGET_USER_ID: [target for _, target, _ in edges],
+    }
+    there = {name for _, _, about in edges for name in about}
+    values |= {name: [about.get(name) for _, _, about in edges] for name in sorted(attributes & there)}
+    columns = {}
+    for name, column in values.items():
+        try:
+            columns[name] = pa.array(column)
+        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+            raise SchemaError(f"{name} of the graph's edges is of different types: {error}. Make it one.") from error
+    return pa.table(columns)

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from influent.data.clock import UNITS_US, iso, span_us
+from influent.data.clock import UNITS_US, iso, span_us, window_starts
 from influent.data.sequences import Sequences
 from influent.errors import ConfigError, UnknownIdError, nearest
 from influent.influence.changes import Change, Series, find_changes
@@ -24,7 +24,6 @@ from influent.influence.resampling import N_RESAMPLES, Resampling, interval, nul
 from influent.models.model import Model
 
 _MAX_WINDOWS = 120
-_MONDAY_US = 4 * UNITS_US["d"]  # 1970-01-05
 
 EVERYTHING = "all"
 """The factor, and its only level, of all credits together."""
@@ -167,8 +166,8 @@ def drift(
 
 def _windows(moment_us: np.ndarray, window: str, window_us: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the window of each moment, from 0, and when each window begins."""
-    of_moment = (moment_us - _MONDAY_US) // window_us
-    n_windows = int(np.ptp(of_moment)) + 1
+    start_us = window_starts(moment_us, window_us)
+    n_windows = int(np.ptp(start_us)) // window_us + 1
     length_us = int(np.ptp(moment_us))
     if 2 * window_us > length_us:
         raise ConfigError(
@@ -181,8 +180,8 @@ def _windows(moment_us: np.ndarray, window: str, window_us: int) -> tuple[np.nda
             f"the window {window!r} cuts the ledger's time into {n_windows:,}, and {_MAX_WINDOWS} are enough to read. "
             f"Take a longer one: '{shortest}h'."
         )
-    starts_us = (of_moment.min() + np.arange(n_windows)) * window_us + _MONDAY_US
-    return of_moment - of_moment.min(), starts_us
+    starts_us = start_us.min() + np.arange(n_windows) * window_us
+    return (start_us - starts_us[0]) // window_us, starts_us
 
 
 def _expected(credits: EventCredits, code: np.ndarray) -> np.ndarray:

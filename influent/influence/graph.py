@@ -16,18 +16,24 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from scipy import stats
+from scipy import special
 
 from influent import schema
-from influent.errors import ConfigError, DataError, MissingExtraError, SchemaError
+from influent.data.clock import span_us, window_starts
+from influent.data.sequences import Sequences
+from influent.errors import ConfigError, DataError, MissingExtraError
 from influent.influence.ledger import Ledger
+from influent.influence.levels import EventCredits, read_factors
 from influent.run import require_files
 
 if TYPE_CHECKING:
     import networkx as nx
 
 INFLUENCE = "influence"
-_NUMBERS = (INFLUENCE, "low", "high", "n_predictions", "n_events")
+PERIOD = "period_start_us"
+_OF_EDGES = {schema.SOURCE_USER_ID, schema.USER_ID, schema.TARGET_USER_ID, schema.PREDICTION_ID, schema.SOURCE_EVENT_ID}
+_OF_EDGES |= {schema.CREDIT, INFLUENCE, PERIOD, "low", "high", "n_predictions", "n_events"}
+"""What every edge has or is made of, so that none can be split by it"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +44,8 @@ class GraphNote:
     fitted_on: str
     by: str | None
     """What edges are split by, beside source and target"""
+    period: str | None = None
+    """The calendar windows that edges are split by"""
     n_predictions: int
     n_left_out: int
     """Edges below `min_influence`"""
@@ -48,15 +56,20 @@ class GraphNote:
     """What in ties and times could mislead"""
     caution: str = "Influence is what the model puts down to others. It is not an effect."
 
+    @property
+    def split(self) -> list[str]:
+        """Return the columns that edges are split by."""
+        return [*([self.by] if self.by else []), *([PERIOD] if self.period else [])]
+
 
 @dataclass(frozen=True, kw_only=True)
 class InfluenceGraph:
     """Who moved whom.
 
     Attributes:
-        edges: `source_user_id`, `target_user_id`, the column it is split by, if any, `influence` with its 95 % interval
-            `low` and `high`, `n_predictions` (of the target, in which the source has a credit) and `n_events` (of the
-            source, that have one); the largest first.
+        edges: `source_user_id`, `target_user_id`, the columns it is split by, if any, `influence` with its 95 %
+            interval `low` and `high`, `n_predictions` (of the target, in which the source has a credit) and `n_events`
+            (of the source, that have one); the largest first.
         people: `user_id`, `exerted` with its interval, `per_event` (what each of the user's explained events exerted),
             `reach` (over how many others it is spread, as if evenly: the square of the sum over the sum of squares),
             `received`, `openness` (the share of the user's own scores that is put down to others), `n_events` of the
@@ -111,8 +124,9 @@ class InfluenceGraph:
         Raises:
             ConfigError: edges are split, so that a pair has several.
         """
-        if self.note.by is not None:
-            raise ConfigError(f"edges are split by {self.note.by!r}. Make the graph without 'by' for one of each pair.")
+        if self.note.split:
+            split = " and ".join(self.note.split)
+            raise ConfigError(f"edges are split by {split}. Make the graph without 'by' and 'period' for one a pair.")
         place = pc.index_in(self.edges.column(schema.SOURCE_USER_ID), self.people.column(schema.USER_ID))
         n_events = self.people.column("n_events").take(place).to_numpy()
         mean = np.maximum(self.edges.column(INFLUENCE).to_numpy(), 0) / np.maximum(n_events, 1)
@@ -122,6 +136,8 @@ class InfluenceGraph:
     def to_networkx(self) -> nx.DiGraph[Any]:
         """Return a `networkx.DiGraph`, or a `MultiDiGraph` where edges are split, with the columns as attributes.
 
+        What a column does not say of an edge is left out of its attributes.
+
         Raises:
             MissingExtraError: networkx is not installed.
         """
@@ -129,13 +145,24 @@ class InfluenceGraph:
             import networkx as nx
         except ImportError as error:
             raise MissingExtraError("to_networkx needs networkx: pip install 'influent[graph]'.") from error
-        graph: Any = nx.DiGraph() if self.note.by is None else nx.MultiDiGraph()
+        graph: Any = nx.MultiDiGraph() if self.note.split else nx.DiGraph()
         for row in self.people.to_pylist():
             graph.add_node(row.pop(schema.USER_ID), **row)
         for row in self.edges.to_pylist():
             ends = row.pop(schema.SOURCE_USER_ID), row.pop(schema.TARGET_USER_ID)
-            graph.add_edge(*ends, **row)
+            graph.add_edge(*ends, **{name: value for name, value in row.items() if value is not None})
         return graph
+
+    def export(self, path: str | Path) -> None:
+        """Write the graph for other tools: `.graphml` (Gephi, igraph, Cytoscape) or `.gexf` (Gephi), by suffix.
+
+        Raises:
+            ConfigError: the path ends otherwise.
+            MissingExtraError: networkx is not installed.
+        """
+        check_export(path)
+        write = self.write_gexf if Path(path).suffix.lower() == ".gexf" else self.write_graphml
+        write(path)
 
     def write_graphml(self, path: str | Path) -> None:
         """Write the graph as GraphML, which Gephi, igraph and others read.
@@ -148,8 +175,36 @@ class InfluenceGraph:
 
         nx.write_graphml(graph, path)
 
+    def write_gexf(self, path: str | Path) -> None:
+        """Write the graph as GEXF, which Gephi reads.
 
-def influence_graph(ledger: Ledger, *, by: str | None = None, min_influence: float = 0.0) -> InfluenceGraph:
+        Raises:
+            MissingExtraError: networkx is not installed.
+        """
+        graph = self.to_networkx()
+        import networkx as nx
+
+        nx.write_gexf(graph, path)
+
+
+def check_export(path: str | Path) -> None:
+    """Refuse a path whose suffix names no format that graphs are written in.
+
+    Raises:
+        ConfigError: it is neither `.graphml` nor `.gexf`.
+    """
+    if Path(path).suffix.lower() not in (".graphml", ".gexf"):
+        raise ConfigError(f"a graph is written as .graphml or .gexf, by the end of the path. Got {str(path)!r}.")
+
+
+def influence_graph(
+    ledger: Ledger,
+    *,
+    by: str | None = None,
+    period: str | None = None,
+    sequences: Sequences | None = None,
+    min_influence: float = 0.0,
+) -> InfluenceGraph:
     """Add up credits from one user's events to another user's predictions.
 
     The influence on a user adds up to what the ledger puts down to others in that user's predictions, but for edges
@@ -158,30 +213,27 @@ def influence_graph(ledger: Ledger, *, by: str | None = None, min_influence: flo
     with this mean and variance, since few credits add up skewed, and a normal one where the sum is not above 0.
 
     Args:
-        by: a column of the ledger to split edges by, such as `source_action` or `item_id`.
+        by: split edges by a column of the ledger, such as `item_id`, or by a factor of the source's events: `action`,
+            `scene` or another category of events, an item or user feature, `gap`, `hour_of_day` …; see
+            `influent.influence.levels.read_factors`, which joins the rarer values of a text. The edges of a pair add up
+            to the one that it has unsplit.
+        period: split edges by calendar windows of the targets' events, in UTC: a number and s, m, h, d or w. The column
+            `period_start_us` says when each begins; those of a week begin on Monday.
+        sequences: the events that were explained, for factors that are not in the ledger: scene, features of items.
         min_influence: edges with less are left out.
 
     Raises:
-        SchemaError: the ledger has no such column.
-        ConfigError: the ledger is shortened, so that it does not say what every event has, or `min_influence` is
-            negative.
-        DataError: nobody has a credit in anybody else's predictions.
+        ConfigError: there is no such column and no such factor, the ledger is shortened, so that it does not say what
+            every event has, it has no times to split by, or `min_influence` is negative.
+        DataError: nobody has a credit in anybody else's predictions, or the sequences are of other events.
 
     Example:
         Bob bought twice; ann's event has shares of 0.5 and 0.25 of the two. Then I(ann → bob) is 0.75.
     """
-    if ledger.note.top is not None:
-        raise ConfigError(
-            f"this ledger has rows for the largest {ledger.note.top} events only. Explain without 'top' to count all."
-        )
     if not min_influence >= 0:
         raise ConfigError(f"The 'min_influence' parameter must be 0 or more. Got {min_influence!r} instead.")
-    if by is not None and by not in ledger.table.column_names:
-        raise SchemaError(f"the ledger has no column {by!r}. It has: {', '.join(ledger.table.column_names)}.")
-    social = ledger.table.filter(pc.equal(ledger.table.column(schema.SOURCE), "social"))
-    if social.num_rows == 0:
-        raise DataError("nobody has a credit in anybody else's predictions, so there is no graph.")
-    key = [schema.SOURCE_USER_ID, schema.USER_ID, *([by] if by else [])]
+    social, split = social_rows(ledger, by=by, period=period, sequences=sequences)
+    key = [schema.SOURCE_USER_ID, schema.USER_ID, *split]
     edges = _added_up(social, key).rename_columns({schema.USER_ID: schema.TARGET_USER_ID})
     enough = pc.greater_equal(edges.column(INFLUENCE), min_influence)
     left_out = edges.filter(pc.invert(enough)).column(INFLUENCE)
@@ -190,11 +242,39 @@ def influence_graph(ledger: Ledger, *, by: str | None = None, min_influence: flo
         model=ledger.note.model,
         fitted_on=ledger.note.fitted_on,
         by=by,
+        period=period,
         n_predictions=len(ledger),
         n_left_out=len(left_out),
         left_out=pc.sum(left_out).as_py() or 0.0,
     )
     return InfluenceGraph(edges=edges, people=_people(ledger, social), note=note)
+
+
+def social_rows(
+    ledger: Ledger, *, by: str | None, period: str | None, sequences: Sequences | None
+) -> tuple[pa.Table, list[str]]:
+    """Return the credits of others' events, and the columns that they are split by; arguments as above."""
+    if ledger.note.top is not None:
+        raise ConfigError(
+            f"this ledger has rows for the largest {ledger.note.top} events only. Explain without 'top' to count all."
+        )
+    social = ledger.table.filter(pc.equal(ledger.table.column(schema.SOURCE), "social"))
+    if social.num_rows == 0:
+        raise DataError("nobody has a credit in anybody else's predictions, so there is no graph.")
+    if by in _OF_EDGES:
+        raise ConfigError(f"edges cannot be split by {by!r}, which they are made of. Call a column of yours otherwise.")
+    if by is not None and by not in social.column_names:
+        [factor] = read_factors(EventCredits.of(ledger, source="social"), sequences, [by])
+        social = social.append_column(by, pa.array(factor.levels).take(pa.array(factor.code)))
+    if period is not None:
+        social = social.append_column(PERIOD, _period_starts(social.column(schema.TIME_US), span_us(period)))
+    return social, [*([by] if by else []), *([PERIOD] if period else [])]
+
+
+def _period_starts(moments: pa.ChunkedArray, period_us: int) -> pa.Array:
+    if moments.null_count:
+        raise ConfigError("this ledger is of an order-only log, which has no periods of time.")
+    return pa.array(window_starts(moments.to_numpy(), period_us))
 
 
 def _added_up(social: pa.Table, key: Sequence[str]) -> pa.Table:
@@ -209,7 +289,7 @@ def _added_up(social: pa.Table, key: Sequence[str]) -> pa.Table:
     n_events = events.aggregate([(schema.SOURCE_EVENT_ID, "count")])
     sums = sums.join(n_events, keys=list(key), join_type="inner")
     mean = sums.column(f"{schema.CREDIT}_sum_sum").to_numpy()
-    low, high = _interval(mean, sums.column("square_sum").to_numpy())
+    low, high = interval_of_sums(mean, sums.column("square_sum").to_numpy())
     table = pa.table(
         {
             **{name: sums.column(name) for name in key},
@@ -223,12 +303,12 @@ def _added_up(social: pa.Table, key: Sequence[str]) -> pa.Table:
     return table.sort_by([(INFLUENCE, "descending"), *((name, "ascending") for name in key)]).combine_chunks()
 
 
-def _interval(mean: np.ndarray, variance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def interval_of_sums(mean: np.ndarray, variance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the 2.5th and the 97.5th percentile of sums with this mean and variance."""
     skewed = (mean > 0) & (variance > 0)
     shape = np.where(skewed, mean**2 / np.where(skewed, variance, 1.0), 1.0)
     normal = np.outer([-1.96, 1.96], np.sqrt(variance)) + mean
-    low, high = (stats.gamma.ppf(q, shape, scale=np.abs(mean) / shape) for q in (0.025, 0.975))
+    low, high = (special.gammaincinv(shape, q) * mean / shape for q in (0.025, 0.975))
     return np.where(skewed, low, normal[0]), np.where(skewed, high, normal[1])
 
 

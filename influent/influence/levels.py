@@ -66,7 +66,7 @@ class EventCredits:
     event_id: np.ndarray
     """int64 (N,)"""
     lag: np.ndarray
-    """int64 (N,): 1 is the latest event"""
+    """int64 (N,): 1 is the latest event; 0 of others' events, which have none"""
     gap_us: np.ndarray
     """float64 (N,): NaN in an order-only log"""
     action: pa.DictionaryArray = field(repr=False)
@@ -77,14 +77,14 @@ class EventCredits:
     """the distinct users of the predictions"""
 
     @classmethod
-    def of(cls, ledger: Ledger) -> EventCredits:
-        """Read them off a ledger."""
+    def of(cls, ledger: Ledger, *, source: str = "event") -> EventCredits:
+        """Read them off a ledger: of users' own events, or with the source `social` of others'."""
         if ledger.note.top is not None:
             raise DataError(
                 f"this ledger names the {ledger.note.top} largest credits of each prediction only, which says little "
                 "of the others. Explain without top."
             )
-        rows = ledger.table.filter(pc.equal(ledger.table.column(schema.SOURCE), "event"))
+        rows = ledger.table.filter(pc.equal(ledger.table.column(schema.SOURCE), source))
         if rows.num_rows == 0:
             raise DataError("no event owns a credit in this ledger. Explain predictions that have a history.")
         asked = rows.column(schema.PREDICTION_ID).to_numpy()
@@ -100,7 +100,7 @@ class EventCredits:
             prediction=np.searchsorted(ledger.predictions.column(schema.PREDICTION_ID).to_numpy(), asked[first]),
             credit=np.add.reduceat(rows.column(schema.CREDIT).to_numpy(), first),
             event_id=event_id[first],
-            lag=rows.column(schema.LAG).to_numpy()[first].astype(np.int64),
+            lag=pc.fill_null(rows.column(schema.LAG), 0).to_numpy()[first].astype(np.int64),
             gap_us=gap[first],
             action=action.take(pa.array(first)),
             user=users.indices.to_numpy().astype(np.int64),
@@ -217,7 +217,7 @@ class _Reader:
 
     @property
     def names(self) -> list[str]:
-        names = ["action", "lag"]
+        names = ["action"] if (self._credits.lag == 0).all() else ["action", "lag"]
         if self._is_timed:
             names += ["gap", "hour_of_day", "day_of_week"]
         if self._is_timed and self._sequences is not None:

@@ -5,7 +5,7 @@ Shapes: E acts, I items, N people.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +15,7 @@ from scipy.sparse.linalg import spsolve_triangular
 
 from influent import schema
 from influent.data.clock import span_us
-from influent.data.engine import literal
+from influent.data.engine import Engine, literal
 from influent.data.events import Events
 from influent.data.moments import ranges
 from influent.data.vocab import UNKNOWN, Ids
@@ -38,6 +38,11 @@ class Propagation:
     of a row add up to 1, or there are none"""
     n_unknown_arcs: int
     """arcs of somebody who never acted, which say nothing here"""
+    acts: pa.Table = field(repr=False)
+    """`user_id`, `item_id`, `time_us`, (E,)"""
+    arcs: pa.Table = field(repr=False)
+    action: str | None = None
+    half_life: str | None = None
 
     @classmethod
     def of(
@@ -59,47 +64,53 @@ class Propagation:
         for name in (schema.SOURCE_USER_ID, schema.TARGET_USER_ID):
             if name not in arcs.column_names:
                 raise SchemaError(f"arcs have no column {name!r}. They have: {', '.join(arcs.column_names)}.")
-        if not events.is_timed:
-            raise DataError("this log has no times and does not say who was first. Name them: read_events(..., time=).")
-        engine = events.engine
-        of_action = "" if action is None else f" AND action = {literal(action)}"
-        acts = engine.create_table(
-            "SELECT row_number() OVER (ORDER BY item_id, time_us, user_id) - 1 AS act, * FROM ("
-            f"SELECT user_id, item_id, min(time_us) AS time_us FROM {events.name} WHERE time_us IS NOT NULL "
-            f"AND user_id IS NOT NULL AND item_id IS NOT NULL{of_action} GROUP BY user_id, item_id)",
-            "acts",
-        )
-        table = engine.arrow(f"SELECT user_id, item_id, time_us FROM {acts} ORDER BY act").combine_chunks()
-        if not len(table):
-            raise DataError("the log has no acts with a time" + (f" of the action {action!r}." if action else "."))
-        ids = table.column(schema.USER_ID).unique()
+        acts = _first_acts(events, action)
+        return cls._of(acts, _shares(events.engine, acts, arcs, half_life), arcs, action, half_life)
+
+    @classmethod
+    def _of(
+        cls, acts: pa.Table, shares: sparse.csr_array, arcs: pa.Table, action: str | None, half_life: str | None
+    ) -> Propagation:
+        ids = acts.column(schema.USER_ID).unique()
         people = Ids(schema.USER_ID, ids.take(pc.sort_indices(ids)))
         ends = [people.to_idx(arcs.column(name)) for name in (schema.SOURCE_USER_ID, schema.TARGET_USER_ID)]
-        is_known = (ends[0] != UNKNOWN) & (ends[1] != UNKNOWN)
-        source, target = (people.to_ids(end[is_known]) for end in ends)
-        known = engine.register(pa.table({"source": source, "target": target}))
-        passed = engine.arrow(
-            "SELECT DISTINCT later.act AS later, earlier.act AS earlier, later.time_us - earlier.time_us AS gap_us "
-            f"FROM {known} arc JOIN {acts} later ON later.user_id = arc.target JOIN {acts} earlier "
-            "ON earlier.user_id = arc.source AND earlier.item_id = later.item_id AND earlier.time_us < later.time_us "
-            "ORDER BY later, earlier"
-        )
-        later, earlier, gap_us = (passed.column(name).to_numpy() for name in ("later", "earlier", "gap_us"))
-        n_acts = len(table)
-        share = np.ones(len(later))
-        if half_life is not None:
-            latest = np.full(n_acts, np.inf)
-            np.minimum.at(latest, later, gap_us)
-            share = 2.0 ** ((latest[later] - gap_us) / span_us(half_life))
-        share /= np.bincount(later, share, n_acts)[later]
-        item = table.column(schema.ITEM_ID).dictionary_encode().combine_chunks().indices.to_numpy()
+        item = acts.column(schema.ITEM_ID).combine_chunks().dictionary_encode().indices.to_numpy()
         return cls(
             people=people,
-            offsets=np.append(np.flatnonzero(np.diff(item, prepend=-1)), n_acts),
-            person=people.to_idx(table.column(schema.USER_ID)),
-            shares=sparse.csr_array((share, (later, earlier)), shape=(n_acts, n_acts)),
-            n_unknown_arcs=int((~is_known).sum()),
+            offsets=np.append(np.flatnonzero(np.diff(item, prepend=-1)), len(acts)),
+            person=people.to_idx(acts.column(schema.USER_ID)),
+            shares=shares,
+            n_unknown_arcs=int(((ends[0] == UNKNOWN) | (ends[1] == UNKNOWN)).sum()),
+            acts=acts,
+            arcs=arcs,
+            action=action,
+            half_life=half_life,
         )
+
+    def with_events(self, events: Events) -> Propagation:
+        """Return what comes of these events too, as if all had been there at once; only items they are of are redone.
+
+        Args:
+            events: a timed log of more acts, also earlier ones, or of new people and items.
+
+        Raises:
+            DataError: the log has no times, or no acts.
+            SchemaError: its ids are of another type.
+        """
+        new = _first_acts(events, self.action)
+        if not new.schema.equals(self.acts.schema):
+            raise SchemaError(
+                f"ids are of other types than before: {new.schema.types[:2]}, {self.acts.schema.types[:2]}."
+            )
+        again = pc.is_in(self.acts.column(schema.ITEM_ID), new.column(schema.ITEM_ID))
+        redone = _ordered(pa.concat_tables([self.acts.filter(again), new]))
+        shares = _shares(events.engine, redone, self.arcs, self.half_life)
+        kept = np.flatnonzero(~again.to_numpy())
+        acts = pa.concat_tables([self.acts.take(pa.array(kept)), redone])
+        order = pc.sort_indices(acts, _ORDER).to_numpy()
+        joined = sparse.block_diag([self.shares[kept][:, kept], shares], format="csr")
+        together = sparse.csr_array(joined)[order][:, order]
+        return self._of(acts.take(pa.array(order)), together, self.arcs, self.action, self.half_life)
 
     def gains(self, is_seed: np.ndarray, acts: np.ndarray) -> np.ndarray:
         """Return what each act would add to the reach if its actor became a seed too, float64.
@@ -122,6 +133,43 @@ class Propagation:
         weight = np.where(of_seed, 0.0, 1 / np.bincount(self.person, minlength=len(self.people))[person])
         flows = spsolve_triangular((unit - shares.T).tocsr(), weight, lower=False, unit_diagonal=True)
         return np.asarray((1 - had) * flows)
+
+    def seeds(self, k: int) -> pa.Table:
+        """Choose k people by greedy; see `choose_seeds_by_credit`.
+
+        Raises:
+            ConfigError: k is out of its range.
+        """
+        check_int("k", k, 1)
+        n = len(self.people)
+        if k > n:
+            raise ConfigError(f"k is {k:,}, and {n:,} people have acted.")
+        of_item = np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))
+        by_person = np.argsort(self.person, kind="stable")
+        person_offsets = np.searchsorted(self.person[by_person], np.arange(n + 1))
+        is_seed = np.zeros(n, bool)
+        gain_of_act = self.gains(is_seed, np.arange(len(self.person)))
+        gain_of_person = np.bincount(self.person, gain_of_act, n)
+        chosen, gains = [], []
+        for _ in range(k):
+            best = int(np.argmax(np.where(is_seed, -np.inf, gain_of_person)))
+            chosen.append(best)
+            gains.append(float(gain_of_person[best]))
+            is_seed[best] = True
+            # Only on the items of the new seed anything changes.
+            items = of_item[by_person[person_offsets[best] : person_offsets[best + 1]]]
+            acts = ranges(self.offsets[items], np.diff(self.offsets)[items])
+            new = self.gains(is_seed, acts)
+            gain_of_person += np.bincount(self.person[acts], new - gain_of_act[acts], n)
+            gain_of_act[acts] = new
+        return pa.table(
+            {
+                schema.RANK: np.arange(1, k + 1),
+                schema.USER_ID: self.people.to_ids(np.array(chosen)),
+                "gain": gains,
+                "reach": np.cumsum(gains),
+            }
+        )
 
 
 def choose_seeds_by_credit(
@@ -157,34 +205,49 @@ def choose_seeds_by_credit(
         >>> choose_seeds_by_credit(read_events(pa.table(log)), pa.table(arcs), 1).to_pylist()
         [{'rank': 1, 'user_id': 'ann', 'gain': 3.0, 'reach': 3.0}]
     """
-    check_int("k", k, 1)
-    found = Propagation.of(events, arcs, action=action, half_life=half_life)
-    n = len(found.people)
-    if k > n:
-        raise ConfigError(f"k is {k:,}, and {n:,} people have acted.")
-    of_item = np.repeat(np.arange(len(found.offsets) - 1), np.diff(found.offsets))
-    by_person = np.argsort(found.person, kind="stable")
-    person_offsets = np.searchsorted(found.person[by_person], np.arange(n + 1))
-    is_seed = np.zeros(n, bool)
-    gain_of_act = found.gains(is_seed, np.arange(len(found.person)))
-    gain_of_person = np.bincount(found.person, gain_of_act, n)
-    chosen, gains = [], []
-    for _ in range(k):
-        best = int(np.argmax(np.where(is_seed, -np.inf, gain_of_person)))
-        chosen.append(best)
-        gains.append(float(gain_of_person[best]))
-        is_seed[best] = True
-        # Only on the items of the new seed anything changes.
-        items = of_item[by_person[person_offsets[best] : person_offsets[best + 1]]]
-        acts = ranges(found.offsets[items], np.diff(found.offsets)[items])
-        new = found.gains(is_seed, acts)
-        gain_of_person += np.bincount(found.person[acts], new - gain_of_act[acts], n)
-        gain_of_act[acts] = new
-    return pa.table(
-        {
-            schema.RANK: np.arange(1, k + 1),
-            schema.USER_ID: found.people.to_ids(np.array(chosen)),
-            "gain": gains,
-            "reach": np.cumsum(gains),
-        }
+    return Propagation.of(events, arcs, action=action, half_life=half_life).seeds(k)
+
+
+_ORDER = [(name, "ascending") for name in (schema.ITEM_ID, schema.TIME_US, schema.USER_ID)]
+
+
+def _ordered(acts: pa.Table) -> pa.Table:
+    """Return the first act of each person on each item, by item, then time."""
+    first = acts.group_by([schema.USER_ID, schema.ITEM_ID]).aggregate([(schema.TIME_US, "min")])
+    columns = [schema.USER_ID, schema.ITEM_ID, schema.TIME_US]
+    return first.rename_columns(columns).sort_by(_ORDER).combine_chunks()
+
+
+def _first_acts(events: Events, action: str | None) -> pa.Table:
+    if not events.is_timed:
+        raise DataError("this log has no times and does not say who was first. Name them: read_events(..., time=).")
+    of_action = "" if action is None else f" AND action = {literal(action)}"
+    acts = events.engine.arrow(
+        f"SELECT user_id, item_id, min(time_us) AS time_us FROM {events.name} WHERE time_us IS NOT NULL "
+        f"AND user_id IS NOT NULL AND item_id IS NOT NULL{of_action} GROUP BY user_id, item_id"
     )
+    if not len(acts):
+        raise DataError("the log has no acts with a time" + (f" of the action {action!r}." if action else "."))
+    return _ordered(acts)
+
+
+def _shares(engine: Engine, acts: pa.Table, arcs: pa.Table, half_life: str | None) -> sparse.csr_array:
+    """Return the share of the credit for each act (row) that each act before it (column) has."""
+    n_acts = len(acts)
+    table = engine.register(acts.append_column("act", pa.array(np.arange(n_acts))))
+    ends = {"source": arcs.column(schema.SOURCE_USER_ID), "target": arcs.column(schema.TARGET_USER_ID)}
+    known = engine.register(pa.table({name: end.cast(acts.schema.field(0).type) for name, end in ends.items()}))
+    passed = engine.arrow(
+        "SELECT DISTINCT later.act AS later, earlier.act AS earlier, later.time_us - earlier.time_us AS gap_us "
+        f"FROM {known} arc JOIN {table} later ON later.user_id = arc.target JOIN {table} earlier "
+        "ON earlier.user_id = arc.source AND earlier.item_id = later.item_id AND earlier.time_us < later.time_us "
+        "ORDER BY later, earlier"
+    )
+    later, earlier, gap_us = (passed.column(name).to_numpy() for name in ("later", "earlier", "gap_us"))
+    share = np.ones(len(later))
+    if half_life is not None:
+        latest = np.full(n_acts, np.inf)
+        np.minimum.at(latest, later, gap_us)
+        share = 2.0 ** ((latest[later] - gap_us) / span_us(half_life))
+    share /= np.bincount(later, share, n_acts)[later]
+    return sparse.csr_array((share, (later, earlier)), shape=(n_acts, n_acts))
