@@ -247,13 +247,13 @@ def tune(
     device: Device = None,
 ) -> None:
     """Search the settings with the best validation score; test events are never looked at."""
-    from influent import show, steps
+    from influent import choose, show
     from influent.models.kinds import read_settings
 
     settings = read_settings(config, ("model", "train", "space"))
-    parts = _split(split, target, target_action) or steps.split_of(run)
+    parts = _split(split, target, target_action) or choose.split_of(run)
     of_model = _given(size=size, target_actions=parts.actions)
-    tuned = steps.tune_run(
+    tuned = choose.tune_run(
         run,
         kind=model,
         model={**settings.get("model", {}), **of_model},
@@ -292,17 +292,17 @@ def compare(
     device: Device = None,
 ) -> None:
     """Put models side by side: accuracy, time, memory, and how exact their credits are."""
-    from influent import show, steps
+    from influent import choose, show
     from influent.models.kinds import new_models, read_settings
 
-    parts = _split(split, target, target_action) or steps.split_of(run)
+    parts = _split(split, target, target_action) or choose.split_of(run)
     file = read_settings(config)
     shared = {**file, "train": {"seen": seen.value, **file.get("train", {})}}
     wins = {
         "model": _given(size=size, target_actions=parts.actions),
         "train": _given(epochs=epochs, seed=seed, device=device),
     }
-    report = steps.compare_run(
+    report = choose.compare_run(
         run,
         new_models(model, shared=shared, wins=wins),
         k=k,

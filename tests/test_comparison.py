@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 
 import influent
-from influent import steps
+from influent import choose, steps
 from influent.evaluation import comparison
 from influent.evaluation.measure import Costs, CreditCheck, How, Measured, check_credits, measure, sample
 from influent.evaluation.report import Measure, Report
@@ -317,7 +317,7 @@ def run(tmp_path):
 def test_a_comparison_stands_beside_the_model_of_a_run(run):
     steps.fit_run(run, kind="counts", split=steps.SplitConfig(actions=("event",)))
     steps.evaluate_run(run)
-    report = steps.compare_run(run, {"mine": Own()}, seen="keep")
+    report = choose.compare_run(run, {"mine": Own()}, seen="keep")
     assert {"evaluate", "fit", "compare"} <= set(Run.open(run).steps)
     assert Run.open(run).steps["compare"]["settings"]["split"]["actions"] == ["event"]  # as the model was split
     assert json.loads((run / "comparison.json").read_text())["credits"]["mine"]["exactness"] == "exact"

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 import influent
-from influent import answers, steps
+from influent import answers, choose, steps
 from influent.cli import app
 from influent.data.questions import LabelConfig
 from influent.models import train as train_module
@@ -254,7 +254,7 @@ def test_a_run_that_ranks_nothing_recommends_nothing(run):
         fit(run, *asked)
         with pytest.raises(influent.ConfigError, match="ranks no items, so there is nothing to recommend. Fit one"):
             told("recommend", run)
-    steps.compare_run(run, {"popularity": influent.Popularity()})  # what needs no model is compared as before
+    choose.compare_run(run, {"popularity": influent.Popularity()})  # what needs no model is compared as before
 
 
 def test_labels_of_other_events_than_those_fitted_on_are_refused(run):

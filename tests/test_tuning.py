@@ -10,7 +10,7 @@ import pytest
 from filelock import FileLock
 
 import influent
-from influent import Choices, Range, steps
+from influent import Choices, Range, choose, steps
 from influent.models import tuning
 from influent.models.kinds import model_config, read_settings
 from influent.models.space import default_space, read_space
@@ -281,7 +281,7 @@ TRAIN = {"epochs": 2, "seen": "keep"}
 
 
 def test_a_run_keeps_its_trials_and_settings_and_a_fit_takes_them(run):
-    tuned = steps.tune_run(run, model=MODEL, train=TRAIN, space={"learning_rate": [1e-3, 1e-1]}, n_trials=2)
+    tuned = choose.tune_run(run, model=MODEL, train=TRAIN, space={"learning_rate": [1e-3, 1e-1]}, n_trials=2)
     assert pq.read_table(run / "trials.parquet").num_rows == 2
     settings = read_settings(run / "tuned.toml")
     fitted, _ = steps.fit_run(
@@ -291,7 +291,7 @@ def test_a_run_keeps_its_trials_and_settings_and_a_fit_takes_them(run):
     )
     assert fitted.log.best_score == tuned.score
     assert (run / "tuned.toml").exists()  # a fit stands beside it
-    more = steps.tune_run(run, model=MODEL, train=TRAIN, space={"learning_rate": [1e-3, 1e-1]}, n_trials=3)
+    more = choose.tune_run(run, model=MODEL, train=TRAIN, space={"learning_rate": [1e-3, 1e-1]}, n_trials=3)
     assert told(more)[:2] == told(tuned)
     assert set(Run.open(run).steps) == {"clean", "fit", "tune"}
     assert sorted(path.name for path in run.parent.iterdir() if not path.name.endswith(".lock")) == ["run"]
@@ -299,23 +299,23 @@ def test_a_run_keeps_its_trials_and_settings_and_a_fit_takes_them(run):
 
 def test_what_is_given_is_not_searched(run):
     given = {"size": "small", "max_len": 5, "dropout": 0.1, "tied": True}
-    tuned = steps.tune_run(run, model=given, train={**TRAIN, "epochs": 1}, n_trials=1)
+    tuned = choose.tune_run(run, model=given, train={**TRAIN, "epochs": 1}, n_trials=1)
     searched = set(tuned.values)
     assert searched == {"learning_rate", "weight_decay", "count_popularity_power", "count_reverse"}
     assert tuned.model.tied
     with pytest.raises(influent.ConfigError, match=r"dropout: given in \[model\] or \[train\], and in \[space\]"):
-        steps.tune_run(run, model=MODEL, space={"dropout": [0.1, 0.2]})
+        choose.tune_run(run, model=MODEL, space={"dropout": [0.1, 0.2]})
 
 
 def test_a_run_is_tuned_on_the_split_that_its_model_was_fitted_on(run):
     actions = steps.SplitConfig(actions=("event",))
     steps.fit_run(run, kind="popularity", split=actions)
-    steps.tune_run(run, model=MODEL, train={**TRAIN, "epochs": 1}, n_trials=1)
+    choose.tune_run(run, model=MODEL, train={**TRAIN, "epochs": 1}, n_trials=1)
     assert Run.open(run).steps["tune"]["settings"]["split"]["actions"] == ["event"]
 
 
 def test_a_model_that_counts_has_nothing_to_tune(run):
     with pytest.raises(influent.ConfigError, match="'counts' only counts; there is nothing to tune"):
-        steps.tune_run(run, kind="counts")
+        choose.tune_run(run, kind="counts")
     with pytest.raises(influent.ConfigError, match="there is no model 'sasrek'.*Did you mean 'sasrec'"):
-        steps.tune_run(run, kind="sasrek")
+        choose.tune_run(run, kind="sasrek")
