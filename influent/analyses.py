@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from influent.answers import answers_labels, fitted_on_labels
+from influent.data.clock import span_us
 from influent.data.events import read_edges
 from influent.data.sequences import Sequences
 from influent.data.split import SplitConfig
@@ -144,6 +145,8 @@ def graph_run(
         ConfigError: the run's model ranks nothing, so that it expects nothing of an item, or the log is order-only.
         DataError: no edge ties two users of the log, or nobody has a credit in anybody else's events.
     """
+    for span in (window, *([period] if period else [])):
+        span_us(span)
     run = Run.open(folder)
     run.require("clean")
     settings = run.require("fit")["settings"]

@@ -159,7 +159,8 @@ def fit(
     gate: Annotated[str | None, typer.Option(help="event, or query: weights also depend on the latest event.")] = None,
     members: Annotated[int, typer.Option(help="How many trainings become their mean.")] = 1,
     edges: Annotated[
-        Path | None, typer.Option(help="Who is tied to whom: what they just did is added to the scores of a ranking.")
+        Path | None,
+        typer.Option(help="source_user_id, target_user_id: what people one is tied to just did is added to scores."),
     ] = None,
     refit: Annotated[bool, typer.Option("--refit", help="Fit again with the validation events, to deploy.")] = False,
     seen: Annotated[Seen | None, typer.Option(help="Whether validation lets items of the history come again.")] = None,

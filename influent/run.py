@@ -273,6 +273,9 @@ def _writing(folder: Path, step: str, settings: Mapping[str, Any], stands_on: Ru
         content = {"format_version": FORMAT_VERSION, "steps": steps}
         (new / _MANIFEST).write_text(json.dumps(content, indent=2, default=str) + "\n")
         new.chmod(0o755)
+        for path in new.rglob("*"):
+            # Weights come to be readable by their owner alone; whoever may read the folder may read them.
+            path.chmod(0o755 if path.is_dir() else 0o644)
         _swap(folder, new)
     finally:
         shutil.rmtree(new, ignore_errors=True)

@@ -20,7 +20,7 @@ from influent.data.events import Features, read_edges, read_events, read_items, 
 from influent.data.moments import Moments, latest_moments, moments_of, now_and_before
 from influent.data.sequences import Sequences, build_sequences
 from influent.data.split import Split, SplitConfig
-from influent.data.ties import build_ties
+from influent.data.ties import Ties, build_ties
 from influent.errors import ConfigError, SchemaError
 from influent.evaluation.faithfulness import FaithfulnessReport, check_faithfulness, credits_by, removal_agreement
 from influent.evaluation.report import Comparison, check_lengths, evaluate
@@ -34,12 +34,14 @@ from influent.models.kinds import check_kind, model_config
 from influent.models.methods import CreditMethod, MethodName
 from influent.models.model import Model, Refittable, tasks_of
 from influent.models.ranks import Seen
+from influent.models.social import check_times
 from influent.models.social_ranker import SocialRanker
 from influent.models.store import COUNTED, load_model
 from influent.models.tracking import following
 from influent.progress import Progress
 from influent.recommendations import Recommendations, recommend
 from influent.run import BEFORE_REFIT, Run, check_place, fitting, versions, writing
+from influent.settings import check_int
 
 
 @dataclass(frozen=True)
@@ -148,14 +150,16 @@ def fit_run(
         )
     if model is not None and model.backbone != kind:
         raise ConfigError(f"the model settings are of {model.backbone!r}, and {kind!r} is asked for. Leave one out.")
+    check_int("members", n_members, 1)
     if n_members != 1 and (kind in COUNTED or track):
         raise ConfigError(
-            "a model that only counts is the same each time, so it has one member"
+            "a model that only counts is the same each time, so it has one member. Leave 'members' out."
             if kind in COUNTED
-            else "the members of an ensemble are not tracked. Leave 'track' or 'n_members' out."
+            else "the members of an ensemble are not tracked. Leave 'track' or 'members' out."
         )
     if edges is not None and tuple(tasks) != ("ranking",):
         raise ConfigError(f"edges go with ranking alone, and this fit is for {' and '.join(tasks)}. Leave one out.")
+    ties = None if edges is None else _ties(edges, parts.train)
     with fitting(run.folder) as checkpoint:
         fitted: Refittable
         if kind in COUNTED:
@@ -177,8 +181,7 @@ def fit_run(
                 fitted = predictor.fit(
                     parts.train, parts.validation, checkpoint=checkpoint, trackers=trackers, progress=progress
                 )
-        if edges is not None:
-            ties = build_ties(read_edges(edges), parts.train)
+        if ties is not None:
             fitted = SocialRanker(ties, own=fitted).fit(parts.train, parts.validation, progress=progress)
         refitted = fitted.refit(parts.train_and_validation, progress=progress) if refit else None
         settings = {"split": asdict(split_config), "split_hash": parts.hash, "versions": versions()}
@@ -438,6 +441,12 @@ def recommend_run(
         with writing(run.folder, "recommend", settings, stands_on=run) as new:
             recommendations.save(new)
     return recommendations
+
+
+def _ties(edges: str | Path, train: Sequences) -> Ties:
+    """Read edges before anything is trained, so that what is wrong with them costs no training."""
+    check_times(train)
+    return build_ties(read_edges(edges), train)
 
 
 def _read_beside(read: Callable[..., Features], table: Any, noun: str, columns: Mapping[str, Any] | None) -> Features:

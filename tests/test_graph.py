@@ -15,6 +15,7 @@ from influent.data.clock import DAY_US
 from influent.data.vocab import Ids
 from influent.errors import ConfigError, DataError, SchemaError, UnknownIdError
 from influent.influence.centrality import core_number, page_rank
+from influent.influence.graph import check_export
 from influent.influence.ledger import LedgerNote
 
 NEW_YEAR_S = 1_704_067_200
@@ -344,3 +345,8 @@ def test_a_hub_that_five_hundred_follow_moves_the_ten_who_act_after_it():
     assert {row["target_user_id"] for row in graph.edges.to_pylist()} == {f"u{user}" for user in range(10)}
     assert graph.people.slice(0, 1).column("user_id").to_pylist() == ["hub"]
     assert graph.people.column("reach")[0].as_py() == pytest.approx(10, rel=0.05)
+
+
+def test_an_export_into_a_folder_that_is_not_there_is_refused_before_any_work(tmp_path):
+    with pytest.raises(ConfigError, match="there is no folder"):
+        check_export(tmp_path / "nowhere" / "who.gexf")

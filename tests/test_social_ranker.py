@@ -195,3 +195,31 @@ def test_edges_go_with_ranking_alone(tmp_path):
     done = runner.invoke(app, ["fit", run, "--task", "time", "--edges", "edges.parquet"])
     assert done.exit_code != 0
     assert "edges go with ranking alone" in str(done.output) + str(done.exception)
+
+
+@pytest.mark.parametrize("edges", ["missing", "nobody"])
+def test_edges_that_cannot_be_used_are_refused_before_anything_is_trained(tmp_path, edges):
+    _, _, world = planted(0.0)
+    pq.write_table(world.events, tmp_path / "log.parquet")
+    pq.write_table(pa.table({"source_user_id": ["x"], "target_user_id": ["y"]}), tmp_path / "nobody.parquet")
+    runner, run = CliRunner(), str(tmp_path / "run")
+    runner.invoke(app, ["clean", str(tmp_path / "log.parquet"), "--run", run], catch_exceptions=False)
+    done = runner.invoke(app, ["fit", run, "--epochs", "1", "--edges", str(tmp_path / f"{edges}.parquet")])
+    assert done.exit_code != 0
+    assert "epoch" not in done.output
+    assert {"missing": "no file at", "nobody": "ties two users of this log"}[edges] in done.output + str(done.exception)
+
+
+def test_edges_in_place_of_ties_are_refused_with_the_way_to_make_them():
+    with pytest.raises(ConfigError, match="ties are made by build_ties"):
+        influent.SocialRanker(edges_of(("ann", "bob")), own=influent.Popularity())
+
+
+def test_parts_of_own_events_and_terms_of_others_have_no_empty_rows():
+    split, ties, _ = planted(0.4)
+    settings = influent.ModelConfig(embedding_dim=4, n_heads=2, max_len=4)
+    own = influent.Predictor(model=settings, train=influent.TrainConfig(epochs=1)).fit(split.train, split.validation)
+    table = influent.explain(ranker_of(split, ties, own), split.test.take(slice(0, 5)), by_part=True).table
+    of_events = table.filter(pc.is_valid(table["source_event_id"])).to_pylist()
+    assert {row["source"] == "social" for row in of_events if row["source_name"] == "social"} == {True}
+    assert {row["source_name"] for row in of_events if row["source"] == "social"} == {"social"}

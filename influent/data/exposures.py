@@ -92,6 +92,11 @@ def exposure_units(
     horizon_us = span_us(horizon)
     _check_actions(events, actions)
     engine = events.engine
+    for name, given in (("exposed", exposed), ("probability", probability), ("period", period)):
+        if given is not None and not isinstance(given, str):
+            raise ConfigError(f"The {name!r} parameter of exposure_units names a column. Got {given!r} instead.")
+    if isinstance(keep, str):
+        raise ConfigError(f"keep is a list of columns: keep=[{keep!r}].")
     decisions = _decisions(events, exposed, probability, period, keep)
     log = engine.row(f"SELECT min(time_us) AS first_us, max(time_us) AS last_us FROM {events.name}")
     units = engine.create_view(

@@ -170,6 +170,8 @@ def estimate_effect(
     design = Design(
         probability=probability, unit=unit, cluster=cluster, stratum=stratum, period=period, each_period=each_period
     )
+    if isinstance(covariates, str):
+        raise ConfigError(f"covariates is a list of columns: covariates=[{covariates!r}].")
     covariates = list(covariates)
     before = [] if placebo is None or placebo in covariates else [placebo]
     _check_parts(design, outcome, exposed, covariates, placebo)

@@ -54,7 +54,10 @@ class GraphNote:
     likeness: str = "Whether people are merely alike was not tested."
     artefacts: tuple[str, ...] = ()
     """What in ties and times could mislead"""
-    caution: str = "Influence is what the model puts down to others. It is not an effect."
+    caution: str = (
+        "Influence is what the model puts down to others. It is not an effect, and its intervals say how a sum varies "
+        "with the predictions, not whether anybody was moved."
+    )
 
     @property
     def split(self) -> list[str]:
@@ -188,13 +191,15 @@ class InfluenceGraph:
 
 
 def check_export(path: str | Path) -> None:
-    """Refuse a path whose suffix names no format that graphs are written in.
+    """Refuse a path whose suffix names no format that graphs are written in, or whose folder is not there.
 
     Raises:
-        ConfigError: it is neither `.graphml` nor `.gexf`.
+        ConfigError: it is neither `.graphml` nor `.gexf`, or there is no such folder.
     """
     if Path(path).suffix.lower() not in (".graphml", ".gexf"):
         raise ConfigError(f"a graph is written as .graphml or .gexf, by the end of the path. Got {str(path)!r}.")
+    if not Path(path).parent.is_dir():
+        raise ConfigError(f"there is no folder {Path(path).parent} to write {Path(path).name} into. Make it first.")
 
 
 def influence_graph(

@@ -249,8 +249,11 @@ def ledger_of(
         # An event's parts stand together, so that one can read how its credit comes about.
         each = np.repeat(np.flatnonzero(kept), len(named))
         of_parts = np.stack(list(named.values()), axis=1)[kept].reshape(-1)
-        names = list(named) * int(kept.sum())
-        parts.append(_Rows("event", prediction[each], of_parts, place=place[each], names=names))
+        names = np.array(list(named) * int(kept.sum()))
+        # What others did has no part of the user's own events, and these none of others'.
+        said = of_parts != 0 if "social" in named else np.ones(len(each), bool)
+        each, of_parts, names = each[said], of_parts[said], names[said]
+        parts.append(_Rows("event", prediction[each], of_parts, place=place[each], names=names.tolist()))
     else:
         error = None if error is None else error[kept]
         parts.append(_Rows("event", prediction[kept], credit[kept], place=place[kept], error=error))

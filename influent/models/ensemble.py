@@ -46,6 +46,8 @@ class Ensemble:
 
     def __init__(self, base: Predictor, *, n_members: int = 3) -> None:
         check_int("n_members", n_members, 1)
+        if not isinstance(base, Predictor):
+            raise ConfigError(f"the members of an ensemble are trainings of a Predictor. Got {base!r} instead.")
         if base.tasks != ("ranking",):
             raise ConfigError(f"an ensemble ranks, and this predictor is for {' and '.join(base.tasks)}.")
         self.base = base

@@ -103,6 +103,7 @@ class Social:
 
     Raises:
         NotFittedError: `own` is not fitted.
+        ConfigError: the ties are no `Ties`.
     """
 
     vocab: Vocab
@@ -112,6 +113,11 @@ class Social:
     exactness: ClassVar[Exactness] = "closes"
 
     def __init__(self, ties: Ties, *, own: Model | None = None, config: SocialConfig | None = None) -> None:
+        if not isinstance(ties, Ties):
+            raise ConfigError(
+                f"ties are made by build_ties(read_edges(...), sequences) or co_acting(sequences). Got a "
+                f"{type(ties).__name__} instead."
+            )
         if own is not None:
             check_fitted(own)
         self.ties, self.own, self.config = ties, own, config or SocialConfig()
@@ -207,8 +213,7 @@ class Social:
 
     def _check_log(self, sequences: Sequences) -> None:
         """Refuse a log that has no times, or whose users are not those of the ties, with others behind them."""
-        if sequences.time_us is None:
-            raise ConfigError("this log is order-only: it does not say who acted first, so nobody can have led.")
+        check_times(sequences)
         known, users = self.ties.users.ids, sequences.vocab.users.ids
         if users is not known and not users[: len(known)].equals(known):
             raise SchemaError(
@@ -523,6 +528,18 @@ def _moments_of_all(sequences: Sequences) -> Moments:
         target_stop=place + 1,
         time_us=sequences.time_us,
     )
+
+
+def check_times(sequences: Sequences) -> None:
+    """Refuse a log that does not say who acted first.
+
+    Raises:
+        ConfigError: it is order-only.
+    """
+    if sequences.time_us is None:
+        raise ConfigError(
+            "this log is order-only: it does not say who acted first, so nobody can have led. Read one with times."
+        )
 
 
 def times_of(moments: Moments) -> np.ndarray:
