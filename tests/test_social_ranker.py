@@ -223,3 +223,11 @@ def test_parts_of_own_events_and_terms_of_others_have_no_empty_rows():
     of_events = table.filter(pc.is_valid(table["source_event_id"])).to_pylist()
     assert {row["source"] == "social" for row in of_events if row["source_name"] == "social"} == {True}
     assert {row["source_name"] for row in of_events if row["source"] == "social"} == {"social"}
+
+
+def test_what_says_nothing_of_moments_that_it_was_not_learned_from_weighs_nothing():
+    split, ties, _ = planted(0.0)
+    own = influent.Predictor(train=influent.TrainConfig(epochs=3)).fit(split.train, split.validation)
+    model = ranker_of(split, ties, own)
+    assert not model.weight.any()
+    assert np.array_equal(model.predict(split.test), own.predict(split.test))
