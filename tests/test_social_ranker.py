@@ -231,3 +231,14 @@ def test_what_says_nothing_of_moments_that_it_was_not_learned_from_weighs_nothin
     model = ranker_of(split, ties, own)
     assert not model.weight.any()
     assert np.array_equal(model.predict(split.test), own.predict(split.test))
+
+
+def test_a_log_without_times_and_one_of_other_people_are_refused_with_the_reason(moved):
+    split, model = moved
+    order_only = replace(split.test, sequences=replace(split.test.sequences, time_us=None), time_us=None)
+    other = influent.split_last(sequences_of([(user, f"{user}{n}", n) for user in ("yan", "zoe") for n in range(4)]))
+    for ask in (model.predict, lambda moments: model.credits(moments, np.zeros((len(moments), 1), np.int64))):
+        with pytest.raises(ConfigError, match="order-only"):
+            ask(order_only)
+        with pytest.raises(influent.SchemaError, match="another vocabulary"):
+            ask(other.test)

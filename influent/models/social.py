@@ -149,7 +149,7 @@ class Social:
             ConfigError: the log is order-only, so that nobody can be said to have come first.
             SchemaError: the ties count users by another vocabulary than the log.
         """
-        self._check_log(train)
+        self.check_log(train)
         self.vocab, self.popularity = train.vocab, train.popularity()
         return self._learn(train, self._of_lines(train), progress)
 
@@ -171,7 +171,7 @@ class Social:
             ConfigError: the log is order-only.
         """
         check_same_ids(self, _moments_of_all(train))
-        self._check_log(train)
+        self.check_log(train)
         f_EK = self._of_lines(train)
         back, place = train.backwards()
         directions = ((train, f_EK), (back, f_EK[place]))
@@ -211,8 +211,13 @@ class Social:
         other.vocab, other.popularity = self.vocab, self.popularity
         return other
 
-    def _check_log(self, sequences: Sequences) -> None:
-        """Refuse a log that has no times, or whose users are not those of the ties, with others behind them."""
+    def check_log(self, sequences: Sequences) -> None:
+        """Refuse a log that has no times, or whose users are not those of the ties, with others behind them.
+
+        Raises:
+            ConfigError: it is order-only.
+            SchemaError: its users are counted by another vocabulary.
+        """
         check_times(sequences)
         known, users = self.ties.users.ids, sequences.vocab.users.ids
         if users is not known and not users[: len(known)].equals(known):
@@ -331,7 +336,7 @@ class Social:
         A moment whose time is not given is right after the log's last event.
         """
         check_same_ids(self, moments)
-        self._check_log(moments.sequences)
+        self.check_log(moments.sequences)
         bursts = Bursts(moments.sequences, self.edges_us)
         found = [
             self._rates(moments.take(slice(first, first + BATCH)), bursts) for first in range(0, len(moments), BATCH)
@@ -352,7 +357,7 @@ class Social:
         The events are those of others; `place` says whose. What a user's own past expects is a line of its own.
         """
         check_same_ids(self, moments)
-        self._check_log(moments.sequences)
+        self.check_log(moments.sequences)
         lines = self._lines_of_all(moments, Bursts(moments.sequences, self.edges_us))
         picked = {name: np.take_along_axis(rate, candidates, axis=1) for name, rate in lines.items()}
         owner, place, term = self._terms(moments)
@@ -484,7 +489,7 @@ class Social:
         """
         moments = _moments_of_all(sequences)
         check_same_ids(self, moments)
-        self._check_log(sequences)
+        self.check_log(sequences)
         line_EK = self.line_terms(sequences, self._of_lines(sequences))
         pairs, term_P = self.social_terms(sequences)
         total_E = line_EK.sum(axis=1) + np.bincount(pairs.event, term_P, len(sequences))

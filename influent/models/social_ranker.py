@@ -126,8 +126,14 @@ class SocialRanker:
         return other
 
     def predict(self, moments: Moments) -> np.ndarray:
-        """Score every item at each moment, float32 (N, n_items)."""
-        check_fitted(self)
+        """Score every item at each moment, float32 (N, n_items).
+
+        Raises:
+            ConfigError: the log is order-only.
+            SchemaError: the sequences count users, items or actions by another vocabulary.
+        """
+        check_same_ids(self, moments)
+        self.social.check_log(moments.sequences)
         scores = self.own.predict(moments)
         bursts = Bursts(moments.sequences, self.social.edges_us)
         for first in range(0, len(moments), BATCH):
@@ -146,9 +152,11 @@ class SocialRanker:
         """Return the terms of the scores of these items, int (N, C), at each moment, or of mixtures of them.
 
         Raises:
-            ConfigError: the method does not fit `own`.
+            ConfigError: the method does not fit `own`, or the log is order-only.
+            SchemaError: the sequences count users, items or actions by another vocabulary.
         """
         check_same_ids(self, moments)
+        self.social.check_log(moments.sequences)
         if isinstance(self.own, EstimatedModel):
             own = self.own.credits(moments, candidates, method=method, mixture=mixture)
         else:
