@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 
@@ -42,6 +42,9 @@ from influent.progress import Progress
 from influent.recommendations import Recommendations, recommend
 from influent.run import BEFORE_REFIT, Run, check_place, fitting, versions, writing
 from influent.settings import check_int
+
+if TYPE_CHECKING:
+    from influent.models.predictor import Predictor
 
 
 @dataclass(frozen=True)
@@ -137,6 +140,42 @@ def fit_run(
     run.require("clean")
     parts = split_config.split(Sequences.load(run.folder))
     kind = kind or (model or ModelConfig()).backbone
+    _check_fit(kind, tasks, model=model, train=train, track=track, n_members=n_members)
+    if edges is not None and tuple(tasks) != ("ranking",):
+        raise ConfigError(f"edges go with ranking alone, and this fit is for {' and '.join(tasks)}. Leave one out.")
+    ties = None if edges is None else _ties(edges, parts.train)
+    with fitting(run.folder) as checkpoint:
+        fitted: Refittable
+        if kind in COUNTED:
+            fitted = COUNTED[kind]().fit(parts.train, progress=progress)
+        else:
+            from influent.models.predictor import Predictor
+
+            base = Predictor(task=tasks, model=model or model_config(kind, {}), train=train)
+            fitted = _learned(base, parts, n_members, run.folder, checkpoint, track, progress)
+        if ties is not None:
+            fitted = SocialRanker(ties, own=fitted).fit(parts.train, parts.validation, progress=progress)
+        refitted = fitted.refit(parts.train_and_validation, progress=progress) if refit else None
+        settings = {"split": asdict(split_config), "split_hash": parts.hash, "versions": versions()}
+        with writing(folder, "fit", settings, stands_on=run) as new:
+            if refitted is not None:
+                (new / BEFORE_REFIT).mkdir(exist_ok=True)
+                fitted.save(new / BEFORE_REFIT)
+            fitted = refitted or fitted
+            fitted.save(new)
+    return fitted, parts
+
+
+def _check_fit(
+    kind: str,
+    tasks: Sequence[str],
+    *,
+    model: ModelConfig | None,
+    train: TrainConfig | None,
+    track: Sequence[str],
+    n_members: int,
+) -> None:
+    """Refuse what does not go together, before anything is learned."""
     if not tasks or not set(tasks) <= {"ranking", "time"}:
         raise ConfigError(
             f"tasks must be ranking, time, or both. Got {', '.join(tasks) or 'none'}. Classification and regression "
@@ -157,41 +196,28 @@ def fit_run(
             if kind in COUNTED
             else "the members of an ensemble are not tracked. Leave 'track' or 'members' out."
         )
-    if edges is not None and tuple(tasks) != ("ranking",):
-        raise ConfigError(f"edges go with ranking alone, and this fit is for {' and '.join(tasks)}. Leave one out.")
-    ties = None if edges is None else _ties(edges, parts.train)
-    with fitting(run.folder) as checkpoint:
-        fitted: Refittable
-        if kind in COUNTED:
-            fitted = COUNTED[kind]().fit(parts.train, progress=progress)
-        elif n_members != 1:
-            from influent.models.ensemble import Ensemble
-            from influent.models.predictor import Predictor
 
-            base = Predictor(task=tasks, model=model or model_config(kind, {}), train=train)
-            fitted = Ensemble(base, n_members=n_members).fit(
-                parts.train, parts.validation, checkpoint=checkpoint.with_suffix(""), progress=progress
-            )
-        else:
-            from influent.models.predictor import Predictor
 
-            predictor = Predictor(task=tasks, model=model or model_config(kind, {}), train=train)
-            plain = {**asdict(predictor.model), **asdict(predictor.train)}
-            with following(track, run.folder, name=kind, settings=plain) as trackers:
-                fitted = predictor.fit(
-                    parts.train, parts.validation, checkpoint=checkpoint, trackers=trackers, progress=progress
-                )
-        if ties is not None:
-            fitted = SocialRanker(ties, own=fitted).fit(parts.train, parts.validation, progress=progress)
-        refitted = fitted.refit(parts.train_and_validation, progress=progress) if refit else None
-        settings = {"split": asdict(split_config), "split_hash": parts.hash, "versions": versions()}
-        with writing(folder, "fit", settings, stands_on=run) as new:
-            if refitted is not None:
-                (new / BEFORE_REFIT).mkdir(exist_ok=True)
-                fitted.save(new / BEFORE_REFIT)
-            fitted = refitted or fitted
-            fitted.save(new)
-    return fitted, parts
+def _learned(
+    base: Predictor,
+    parts: Split,
+    n_members: int,
+    folder: Path,
+    checkpoint: Path,
+    track: Sequence[str],
+    progress: Progress | None,
+) -> Refittable:
+    """Fit a model that learns by gradient, or several that differ in their seed."""
+    if n_members != 1:
+        from influent.models.ensemble import Ensemble
+
+        members = checkpoint.with_suffix("")
+        return Ensemble(base, n_members=n_members).fit(
+            parts.train, parts.validation, checkpoint=members, progress=progress
+        )
+    plain = {**asdict(base.model), **asdict(base.train)}
+    with following(track, folder, name=base.model.backbone, settings=plain) as trackers:
+        return base.fit(parts.train, parts.validation, checkpoint=checkpoint, trackers=trackers, progress=progress)
 
 
 def evaluate_run(
