@@ -74,6 +74,17 @@ def test_acts_at_the_same_time_have_no_order():
     assert [cascades.history(place).tolist() for place in range(4)] == [[], [0], [0], [0, 1, 2]]
 
 
+def test_acts_at_the_same_time_can_have_the_order_of_the_log():
+    rows = [("b", "s", 2), ("c", "t", 2), ("a", "s", 1), ("c", "s", 2), ("d", "s", 3)]
+    log = pa.table({"user_id": [r[0] for r in rows], "item_id": [r[1] for r in rows], "time": [r[2] for r in rows]})
+    cascades = influent.build_cascades(influent.read_events(log, time_unit="s"), ties="log")
+    assert cascades.event_id.tolist() == [2, 0, 3, 4, 1]
+    assert cascades.time_us.tolist() == [1_000_000, 2_000_000, 2_000_002, 3_000_000, 2_000_001]
+    assert cascades.n_before.tolist() == [0, 1, 2, 3, 0]
+    with pytest.raises(influent.ConfigError, match="'ties' parameter of build_cascades must be"):
+        influent.build_cascades(influent.read_events(log), ties="file")
+
+
 def test_without_times_there_is_no_direction_to_learn():
     log = pa.table({"user_id": ["a", "b"], "item_id": ["s", "s"]})
     with pytest.raises(influent.DataError, match=r"does not say who acted before whom.*time='ts'"):

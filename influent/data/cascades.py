@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -91,12 +92,18 @@ class Cascades:
         )
 
 
-def build_cascades(source: Sequences | Events) -> Cascades:
+def build_cascades(source: Sequences | Events, *, ties: Literal["unordered", "log"] = "unordered") -> Cascades:
     """Put the users of each item in order of time; only the first act of each user on an item counts.
 
     Items without events are left out. A cascade of one act is kept: it says who is active, and asks for no prediction.
 
+    Args:
+        ties: what acts at the very same time are to each other: by default neither is earlier. With `log` the one
+            that stands first in the log is, by a microsecond: a clock of whole seconds hides much order that a log
+            kept, but a log that was sorted afterwards has an order that says nothing, or tells who came next.
+
     Raises:
+        ConfigError: `ties` is neither.
         DataError: the log has no times, or no item has two users.
 
     Example:
@@ -108,6 +115,8 @@ def build_cascades(source: Sequences | Events) -> Cascades:
         >>> cascades.n_repeats
         1
     """
+    if ties not in ("unordered", "log"):
+        raise ConfigError(f"The 'ties' parameter of build_cascades must be 'unordered' or 'log'. Got {ties!r}.")
     sequences = build_sequences(source) if isinstance(source, Events) else source
     if sequences.time_us is None:
         raise DataError(
@@ -117,6 +126,8 @@ def build_cascades(source: Sequences | Events) -> Cascades:
     is_known = sequences.item_idx >= 0
     item, user = sequences.item_idx[is_known], sequences.user_idx[is_known]
     time_us, event_id = sequences.time_us[is_known], sequences.event_id[is_known]
+    if ties == "log":
+        time_us = _told_apart(time_us, event_id)
     order = np.lexsort((event_id, time_us, item))
     _, first = np.unique(item[order].astype(np.int64) * sequences.n_users + user[order], return_index=True)
     kept = order[np.sort(first)]
@@ -136,6 +147,14 @@ def build_cascades(source: Sequences | Events) -> Cascades:
         n_repeats=len(order) - len(kept),
         n_unknown=int((~is_known).sum()),
     )
+
+
+def _told_apart(time_us: np.ndarray, event_id: np.ndarray) -> np.ndarray:
+    """Return times of which no two are equal: each a microsecond behind the one before it at the least, int64 (E,)."""
+    order, place = np.lexsort((event_id, time_us)), np.arange(len(time_us))
+    found = np.empty_like(time_us)
+    found[order] = np.maximum.accumulate(time_us[order] - place) + place
+    return found
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
