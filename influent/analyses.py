@@ -20,13 +20,13 @@ from influent.influence.attribution import Attribution, attribute
 from influent.influence.causes import explain_causes
 from influent.influence.drift import Drift, drift
 from influent.influence.factors import Factors, factors
-from influent.influence.graph import InfluenceGraph, influence_graph
+from influent.influence.graph import InfluenceGraph, check_split, influence_graph
 from influent.influence.journeys import journeys
 from influent.influence.leaders import Leaders, leaders
 from influent.influence.ledger import Ledger
 from influent.models.model import tasks_of
 from influent.models.social import Social, SocialConfig
-from influent.models.social_ranker import own_part
+from influent.models.social_ranker import SocialRanker, own_part
 from influent.models.store import load_model
 from influent.progress import Progress
 from influent.run import Run, versions, writing
@@ -137,7 +137,8 @@ def graph_run(
     Where ties are given, it is tested whether people are merely alike, and the table of tests is kept and returned.
 
     Args:
-        edges: a file of edges, as for `read_edges`; by default whoever acted on an item after somebody else is tied.
+        edges: a file of edges, as for `read_edges`; by default those that the run was fitted along, and where there are
+            none, whoever acted on an item after somebody else is tied.
         by: as for `influence_graph`, and `period` likewise.
         window: how long ago an event can be that another is an answer to.
 
@@ -153,12 +154,16 @@ def graph_run(
     own = None if answers_labels(run) else load_model(run.folder)
     if own is None or "ranking" not in tasks_of(own):
         raise ConfigError(f"the model in {run.folder} ranks no items. Fit one that does: influent fit {run.folder}")
+    given = own.social.ties if isinstance(own, SocialRanker) else None
     # What others add is learned here, so that it is beyond users' own pasts.
     own = own_part(own)
     sequences = Sequences.load(run.folder)
+    check_split(by, sequences)
     split = SplitConfig.of(settings["split"]).split(sequences)
     train = split.train
-    ties = co_acting(train, window=window) if edges is None else build_ties(read_edges(edges), train)
+    ties = given if edges is None else build_ties(read_edges(edges), train)
+    if ties is None:
+        ties = co_acting(train, window=window)
     model = Social(ties, own=own, config=SocialConfig(window=window)).fit(train, progress=progress)
     causes = explain_causes(model, sequences)
     found = influence_graph(causes, by=by, period=period, sequences=sequences, min_influence=min_influence)

@@ -62,7 +62,8 @@ def attribute(
 def graph(
     run: RunFolder,
     edges: Annotated[
-        Path | None, typer.Option(help="Who is tied to whom: source_user_id, target_user_id; by default all co-acting.")
+        Path | None,
+        typer.Option(help="Who is tied to whom: source_user_id, target_user_id; else those of fit, or all co-acting."),
     ] = None,
     by: Annotated[str | None, typer.Option(help="Split edges: action, scene, another factor, item_id.")] = None,
     period: Annotated[str | None, typer.Option(help="Split edges by calendar windows of this length: 30d.")] = None,

@@ -18,6 +18,19 @@ def check_int(name: str, value: object, least: int) -> None:
         raise ConfigError(f"The {name!r} parameter must be an int in the range [{least}, inf). Got {value!r}.")
 
 
+def check_kind(name: str, value: object, kind: type, comes_from: str) -> None:
+    """Refuse an argument of another kind, and say where one of the right kind comes from.
+
+    Raises:
+        ConfigError: so it is.
+    """
+    if not isinstance(value, kind):
+        got = type(value).__name__
+        raise ConfigError(
+            f"The {name!r} parameter must be of the kind {kind.__name__}, as from {comes_from}. Got {got}."
+        )
+
+
 class Checked:
     """What frozen dataclasses of settings share: they are filled by name, and refuse what is out of range."""
 

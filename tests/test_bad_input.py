@@ -38,6 +38,7 @@ def refuse(message: str, source: object, error: type[Exception] = influent.DataE
 
 def test_a_file_that_is_not_there_is_named_with_its_neighbours(tmp_path):
     write(tmp_path / "log.csv", GOOD)
+    write(tmp_path / ".hidden.csv", GOOD)
     refuse(r"no file at .*/lgo.csv. Check the path; .* holds log.csv", tmp_path / "lgo.csv")
     refuse(r"no file at .*/2024-\*.csv", tmp_path / "2024-*.csv")
     refuse(r"there is no folder .*/nowhere either", tmp_path / "nowhere" / "log.csv")
@@ -503,3 +504,30 @@ def test_the_command_line_shows_the_traceback_when_asked(tmp_path):
     assert done.returncode != 0
     assert "Traceback" in done.stderr
     assert "DataError: no file at" in done.stderr
+
+
+# Arguments of another kind
+
+
+def test_an_argument_of_another_kind_is_refused_and_where_to_get_one_is_said():
+    log = pa.table({"user_id": ["ann", "bob"], "item_id": ["tea", "tea"], "time": [1, 2]})
+    sequences = influent.build_sequences(influent.read_events(log))
+    edges = influent.read_edges(pa.table({"source_user_id": ["ann"], "target_user_id": ["bob"]}))
+    with pytest.raises(
+        influent.ConfigError, match=r"'edges' parameter must be of the kind Table, as from read_edges\(\.\.\.\)"
+    ):
+        influent.build_ties("edges.csv", sequences)
+    with pytest.raises(influent.ConfigError, match=r"'sequences' .* as from build_sequences\(events\). Got Table"):
+        influent.build_ties(edges, log)
+    with pytest.raises(influent.ConfigError, match="'ledger' parameter must be of the kind Ledger, as from explain"):
+        influent.leaders(log, influent.build_ties(edges, sequences))
+    with pytest.raises(influent.ConfigError, match="'ties' parameter must be of the kind Ties, as from build_ties"):
+        influent.leaders(log, edges)
+    with pytest.raises(influent.ConfigError, match="'model' parameter must be of the kind Social"):
+        influent.check_likeness(influent.Popularity(), sequences)
+    with pytest.raises(
+        influent.ConfigError, match="'events' parameter must be of the kind Events, as from read_events"
+    ):
+        influent.exposure_units(log, exposed="shown", outcome="buy", horizon="7d")
+    with pytest.raises(influent.ConfigError, match=r"evaluate\(\[model\], \.\.\.\). Got Popularity"):
+        influent.evaluate(influent.Popularity(), sequences)

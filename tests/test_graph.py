@@ -31,6 +31,7 @@ def ledger_of(*rows):
         "prediction_id": prediction,
         "user_id": user,
         "time_us": time_us,
+        "item_id": ["tea" if one % 2 else "pot" for one in prediction],
         "source": ["bias" if one else "social" for one in none],
         "source_user_id": source,
         "source_event_id": [None if one else place for place, one in enumerate(none)],
@@ -102,7 +103,7 @@ credits = st.lists(
 
 
 @settings(max_examples=50, deadline=None)
-@given(credits, st.sampled_from(["action", "gap", "source_action"]), st.sampled_from([None, "1d", "2d"]))
+@given(credits, st.sampled_from(["action", "gap", "item_id"]), st.sampled_from([None, "1d", "2d"]))
 def test_the_edges_of_a_pair_add_up_to_the_one_that_it_has_unsplit_and_all_are_sums_of_rows(drawn, by, period):
     # Prediction n is one of user n's three targets, on day n.
     rows = [(n, "xyz"[n % 3], n, source, action, credit) for n, source, action, credit in sorted(drawn)]
@@ -155,11 +156,11 @@ def test_scene_and_category_of_the_items_split_edges_of_a_fitted_log(explained, 
 
 def test_what_edges_cannot_be_split_by_is_said(explained):
     ledger, log, _ = explained
-    with pytest.raises(ConfigError, match=r"no factor 'scen'. Did you mean 'scene'"):
+    with pytest.raises(ConfigError, match=r"cannot be split by 'scen'. Did you mean 'scene'"):
         influent.influence_graph(ledger, by="scen", sequences=log)
     with pytest.raises(ConfigError, match="Give sequences for more"):
         influent.influence_graph(ledger, by="scene")
-    with pytest.raises(ConfigError, match="no factor 'lag"):
+    with pytest.raises(ConfigError, match="cannot be split by 'lags'.*There are: item_id, action"):
         influent.influence_graph(ledger, by="lags", sequences=log)
     with pytest.raises(ConfigError, match="cannot be split by 'low'"):
         influent.influence_graph(ledger, by="low")

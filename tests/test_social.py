@@ -367,7 +367,7 @@ def test_a_graph_goes_to_disk_and_to_networkx(fitted, tmp_path):
 
 def test_a_graph_of_nothing_and_of_unknown_columns_is_refused(fitted):
     ledger = influent.explain_causes(*fitted)
-    with pytest.raises(ConfigError, match="no factor 'mood'"):
+    with pytest.raises(ConfigError, match="cannot be split by 'mood'"):
         influent.influence_graph(ledger, by="mood")
     with pytest.raises(ConfigError, match="must be 0 or more"):
         influent.influence_graph(ledger, min_influence=-1)
@@ -390,6 +390,8 @@ def test_a_run_has_a_graph(tmp_path):
     leading = pyarrow.parquet.read_table(run / "leaders.parquet")
     assert leading.column("rank").to_pylist() == list(range(1, leading.num_rows + 1))
     again = ["graph", str(run), "--edges", str(edges), "--by", "action", "--period", "30d"]
+    refused = invoke(app, ["graph", str(run), "--by", "acton"])
+    assert "Did you mean 'action'? There are: item_id, action" in str(refused.exception)
     refused = invoke(app, [*again, "--export", str(tmp_path / "g.dot")])
     assert "written as .graphml or .gexf" in str(refused.exception)
     assert "Verdict: " in done.output

@@ -183,7 +183,11 @@ def test_the_command_line_fits_with_edges_explains_and_recommends_with_names(tmp
     assert min(reason["gap_us"] for reason in social) >= 0
     note = json.loads((tmp_path / "run" / "ledger.json").read_text())
     assert note["removal_agreement"] == pytest.approx(1, abs=1e-4)
-    assert "put down to others" in call("graph", run, "--edges", str(tmp_path / "edges.parquet"))
+    # The graph is along the ties of the fit, which may also be given again.
+    assert "put down to others" in call("graph", run)
+    found = influent.InfluenceGraph.load(tmp_path / "run").edges
+    call("graph", run, "--edges", str(tmp_path / "edges.parquet"))
+    assert found.equals(influent.InfluenceGraph.load(tmp_path / "run").edges)
 
 
 def test_edges_go_with_ranking_alone(tmp_path):

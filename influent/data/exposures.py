@@ -14,6 +14,7 @@ from influent.data.engine import literal, quoted
 from influent.data.events import Events
 from influent.data.source import RawTable
 from influent.errors import ConfigError, DataError, SchemaError, UnknownIdError, nearest
+from influent.settings import check_kind
 
 _OURS = (schema.EVENT_ID, schema.USER_ID, schema.TIME_US, "exposed", schema.PROBABILITY, "outcome", "outcome_before")
 _WORKING = ("nth", "first_us", "next_us")
@@ -86,6 +87,7 @@ def exposure_units(
         UnknownIdError: the log has no such action.
         DataError: a decision lacks its user or time; or there is none with a horizon that ends within the log.
     """
+    check_kind("events", events, Events, "read_events(...)")
     if not events.is_timed:
         raise ConfigError("an order-only log has no horizon to look ahead. Read one with times.")
     actions = (outcome,) if isinstance(outcome, str) else tuple(outcome)
@@ -106,6 +108,8 @@ def exposure_units(
     left = engine.row(
         f"SELECT count(*) FILTER (nth > 1) AS n_later, count(*) FILTER (nth = 1) AS n_first FROM {decisions}"
     )
+    if not left["n_first"]:
+        raise DataError(f"{exposed!r} is empty in every row, so nobody was drawn. Name the column that says who was.")
     if not table.num_rows:
         raise DataError(
             f"no decision (a row with {exposed!r}) has {horizon!r} of the log after it: {left['n_first']:,} come too "
@@ -151,7 +155,8 @@ def _decisions(events: Events, exposed: str, probability: str | None, period: st
     engine = events.engine
     log = RawTable(name=events.name, columns=engine.columns(events.name), is_text=False, label="events")
     kept = list(dict.fromkeys([*([period] if period else []), *keep]))
-    for name, argument in ((exposed, "exposed"), (probability, "probability"), *((name, "keep") for name in kept)):
+    named = ((exposed, "exposed"), (probability, "probability"), (period, "period"))
+    for name, argument in (*named, *((name, "keep") for name in keep)):
         find_column(log, name, (), argument)
     taken = [name for name in kept if name.lower() in _OURS + _WORKING]
     if taken:

@@ -114,7 +114,9 @@ def _neighbours(path: Path) -> str:
     if not path.parent.is_dir():
         return f"; there is no folder {path.parent} either"
     readable = {*_TEXT_SUFFIXES, *_JSON_SUFFIXES, *_PARQUET_SUFFIXES}
-    names = sorted(file.name for file in path.parent.iterdir() if _suffix(file) in readable)
+    names = sorted(
+        file.name for file in path.parent.iterdir() if _suffix(file) in readable and not file.name.startswith(".")
+    )
     return f"; {path.parent} holds {', '.join(names[:8])}" if names else f"; {path.parent} holds no readable file"
 
 

@@ -21,10 +21,11 @@ from scipy import special
 from influent import schema
 from influent.data.clock import span_us, window_starts
 from influent.data.sequences import Sequences
-from influent.errors import ConfigError, DataError, MissingExtraError
+from influent.errors import ConfigError, DataError, MissingExtraError, nearest
 from influent.influence.ledger import Ledger
-from influent.influence.levels import EventCredits, read_factors
+from influent.influence.levels import EventCredits, factor_names, read_factors
 from influent.run import require_files
+from influent.settings import check_kind
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -218,7 +219,7 @@ def influence_graph(
     with this mean and variance, since few credits add up skewed, and a normal one where the sum is not above 0.
 
     Args:
-        by: split edges by a column of the ledger, such as `item_id`, or by a factor of the source's events: `action`,
+        by: split edges by the item, `item_id`, or by a factor of the source's events: `action`,
             `scene` or another category of events, an item or user feature, `gap`, `hour_of_day` …; see
             `influent.influence.levels.read_factors`, which joins the rarer values of a text. The edges of a pair add up
             to the one that it has unsplit.
@@ -259,6 +260,7 @@ def social_rows(
     ledger: Ledger, *, by: str | None, period: str | None, sequences: Sequences | None
 ) -> tuple[pa.Table, list[str]]:
     """Return the credits of others' events, and the columns that they are split by; arguments as above."""
+    check_kind("ledger", ledger, Ledger, "explain(model, moments)")
     if ledger.note.top is not None:
         raise ConfigError(
             f"this ledger has rows for the largest {ledger.note.top} events only. Explain without 'top' to count all."
@@ -266,14 +268,28 @@ def social_rows(
     social = ledger.table.filter(pc.equal(ledger.table.column(schema.SOURCE), "social"))
     if social.num_rows == 0:
         raise DataError("nobody has a credit in anybody else's predictions, so there is no graph.")
-    if by in _OF_EDGES:
-        raise ConfigError(f"edges cannot be split by {by!r}, which they are made of. Call a column of yours otherwise.")
-    if by is not None and by not in social.column_names:
+    is_timed = social.column(schema.GAP_US).null_count == 0
+    check_split(by, sequences, is_timed=is_timed)
+    if by is not None and by != schema.ITEM_ID:
         [factor] = read_factors(EventCredits.of(ledger, source="social"), sequences, [by])
         social = social.append_column(by, pa.array(factor.levels).take(pa.array(factor.code)))
     if period is not None:
         social = social.append_column(PERIOD, _period_starts(social.column(schema.TIME_US), span_us(period)))
     return social, [*([by] if by else []), *([PERIOD] if period else [])]
+
+
+def check_split(by: str | None, sequences: Sequences | None, *, is_timed: bool = True) -> None:
+    """Refuse to split edges by what is neither the item nor a factor of others' events.
+
+    Raises:
+        ConfigError: so it is.
+    """
+    if by in _OF_EDGES:
+        raise ConfigError(f"edges cannot be split by {by!r}, which they are made of. Call a column of yours otherwise.")
+    known = [schema.ITEM_ID, *factor_names(sequences, has_lags=False, is_timed=is_timed)]
+    if by is not None and by not in known:
+        more = " Give sequences for more." if sequences is None else ""
+        raise ConfigError(f"edges cannot be split by {by!r}.{nearest(by, known)} There are: {', '.join(known)}.{more}")
 
 
 def _period_starts(moments: pa.ChunkedArray, period_us: int) -> pa.Array:

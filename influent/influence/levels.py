@@ -197,6 +197,19 @@ def read_factors(
     return [reader.read(name) for name in by]
 
 
+def factor_names(sequences: Sequences | None, *, has_lags: bool, is_timed: bool) -> list[str]:
+    """Return the factors that there are of credits to events like these; those of others' events have no lags."""
+    names = ["action", "lag"] if has_lags else ["action"]
+    if is_timed:
+        names += ["gap", "hour_of_day", "day_of_week"]
+    if sequences is not None:
+        names += ["session_position"] if is_timed else []
+        names += sequences.category_names
+        for features in (sequences.vocab.item_features, sequences.vocab.user_features):
+            names += [] if features is None else features.column_names[1:]
+    return list(dict.fromkeys(names))
+
+
 def _no_such_factor(name: str, known: Sequence[str], credits: EventCredits, sequences: Sequences | None) -> str:
     if name in ("gap", "hour_of_day", "day_of_week", "session_position") and np.isnan(credits.gap_us).any():
         return f"the factor {name!r} needs times, and the ledger is of an order-only log. Leave it out."
@@ -217,15 +230,7 @@ class _Reader:
 
     @property
     def names(self) -> list[str]:
-        names = ["action"] if (self._credits.lag == 0).all() else ["action", "lag"]
-        if self._is_timed:
-            names += ["gap", "hour_of_day", "day_of_week"]
-        if self._is_timed and self._sequences is not None:
-            names.append("session_position")
-        names += self._categories
-        for features in (self._items, self._users):
-            names += [] if features is None else features.column_names[1:]
-        return list(dict.fromkeys(names))
+        return factor_names(self._sequences, has_lags=(self._credits.lag != 0).any(), is_timed=self._is_timed)
 
     def is_default(self, name: str) -> bool:
         """Return whether a factor is one of those that are looked at when none is named."""
