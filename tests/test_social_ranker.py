@@ -173,6 +173,8 @@ def test_the_command_line_fits_with_edges_explains_and_recommends_with_names(tmp
     fitted = call("fit", run, "--model", "counts", "--edges", str(tmp_path / "edges.parquet"), "--refit")
     assert "counts, refitted + social" in fitted
     call("explain", run)
+    action = pq.read_table(tmp_path / "log.parquet")["action"][0].as_py()
+    assert "Events of other people carry" in call("attribute", run, "--outcome", action)
     call("recommend", run)
     lists = pq.read_table(tmp_path / "run" / "recommendations.parquet")
     reasons = [reason for row in lists["reasons"].to_pylist() for reason in row]
