@@ -38,6 +38,9 @@ bench: $(VENV)/.installed peer
 	$(BIN)/python -m benchmarks.factors
 	$(BIN)/python -m benchmarks.drift
 	$(BIN)/python -m benchmarks.closing
+	$(BIN)/python -m benchmarks.explaining
+	$(BIN)/python -m benchmarks.placebo
+	$(BIN)/python -m benchmarks.open_bandit
 	$(BIN)/python -m benchmarks.faithful
 	$(BIN)/python -m benchmarks.yardstick
 	$(BIN)/python -m benchmarks.yardstick_sequences
@@ -45,8 +48,11 @@ bench: $(VENV)/.installed peer
 	$(BIN)/python -m benchmarks.social
 	$(BIN)/python -m benchmarks.social_ranking
 	$(BIN)/python -m benchmarks.likeness
+	$(BIN)/python -m benchmarks.ties
+	$(BIN)/python -m benchmarks.graph
 	$(BIN)/python -m benchmarks.effects
 	$(BIN)/python -m benchmarks.seeding
+	$(BIN)/python -m benchmarks.seeding_cascades
 	$(BIN)/python -m benchmarks.cascades
 	$(BIN)/python -m benchmarks.tables
 

@@ -162,5 +162,5 @@ def _say(name: str, rows: dict[str, dict[str, Any]]) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--users", type=int, default=800)
+    parser.add_argument("--users", type=int, default=300)
     main(parser.parse_args().users)
