@@ -72,6 +72,7 @@ def measure(name: str, ties: Literal["unordered", "log"]) -> dict[str, Any]:
     print(f"{name}, ties {ties}\n{report.to_markdown()}", flush=True)
     return {
         "cascades": cascades.summary(),
+        "overlap": split.overlap,
         "report": report.to_dict(),
         "settings_of_counts": settings,
         "intensity": {

@@ -247,7 +247,9 @@ def show_attribution(out: Console, found: Attribution) -> None:
     if about["exactness"] != "exact":
         out.print("An event's credit is not exactly what its removal takes away, so neither is a channel's.")
     if of_others := about["share_of_absolute_credit"].get("social"):
-        out.print(f"Events of other people carry {of_others:.0%} of the size of scores, and no channel has any of that.")
+        out.print(
+            f"Events of other people carry {of_others:.0%} of the size of scores, and no channel has any of that."
+        )
     rows = found.what_if.to_pylist()
     says_outcomes = rows[0]["outcome_change"] is not None
     outcomes = [">change of expected outcomes"] if says_outcomes else []

@@ -109,6 +109,7 @@ def test_the_last_cascades_by_start_are_for_test_and_training_ends_where_they_be
     split = influent.split_cascades(cascades_of(*rows))
     seconds = [(part.time_us // 1_000_000).tolist() for part in (*split, split.train_and_validation)]
     assert seconds[1:3] == [[81], [91]]
+    assert split.overlap.startswith("1 of the 9 earlier cascades go on in the test's time, with 1 acts. These are read")
     assert sorted(seconds[0]) == [1, 11, 21, 31, 41, 51, 61, 71]
     assert sorted(seconds[3]) == [1, 11, 21, 31, 41, 51, 61, 71, 81, 85]
     assert split.test.begin_us == 90_000_000
