@@ -263,10 +263,11 @@ def _overlap(cascades: Cascades, earlier: np.ndarray, test_us: int) -> str:
     late = cascades.cascade_idx[is_late[cascades.cascade_idx] & (cascades.time_us >= test_us)]
     if len(late) == 0:
         return f"None of the {len(earlier):,} earlier cascades goes on in the test's time."
+    n_cascades = len(np.unique(late))
     return (
-        f"{len(np.unique(late)):,} of the {len(earlier):,} earlier cascades go on in the test's time, with {len(late):,} "
-        "acts. These are read once they are past, and never learned from: a model that is given earlier cascades whole "
-        "knows who acts in the test's time, and looks better than it is."
+        f"{n_cascades:,} of the {len(earlier):,} earlier cascades go on in the test's time, with {len(late):,} acts. "
+        "These are read once they are past, and never learned from: a model that is given earlier cascades whole knows "
+        "who acts in the test's time, and looks better than it is."
     )
 
 
