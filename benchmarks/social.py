@@ -1,6 +1,6 @@
 """Who moved whom in planted worlds: are the true ties found, and is as much put down to others as they caused?
 
-Usage: python -m benchmarks.social [--users N] [--days N]
+Usage: python -m benchmarks.social [STRENGTH …] [--users N] [--days N]; worlds already there beside.
 
 No edges are given: whoever acted on an item after somebody else may have been moved. At four strengths of ties, from
 none, pairs are ranked by I(v → u) over a model of users' own pasts and without one, beside two references that look at
@@ -11,6 +11,7 @@ which an event is shared evenly among all who acted on its item before.
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from typing import Any
 
@@ -18,19 +19,21 @@ import numpy as np
 from sklearn.metrics import average_precision_score
 
 import influent
-from benchmarks.common import measured_on, peak_memory_mib, write_result
+from benchmarks.common import RESULTS, measured_on, peak_memory_mib, write_result
 from influent.data.ties import find_co_actions
 
 STRENGTHS = (0.0, 0.1, 0.2, 0.4)
 """How many events of a user's friends' each event of theirs causes."""
 
 
-def main(n_users: int, n_days: int) -> None:
-    """Judge in each world, and write the result."""
-    about, worlds = measured_on(), {}
-    for strength in STRENGTHS:
-        worlds[str(strength)] = judged(n_users, n_days, strength)
-    write_result("social", {**about, "n_users": n_users, "n_days": n_days, "worlds": worlds})
+def main(strengths: list[float], n_users: int, n_days: int) -> None:
+    """Judge in each world, and write the result after each."""
+    path = RESULTS / "social.json"
+    worlds: dict[str, Any] = json.loads(path.read_text())["worlds"] if path.exists() else {}
+    for strength in strengths or STRENGTHS:
+        about = {**measured_on(), "n_users": n_users, "n_days": n_days, "strength": strength}
+        worlds[f"{n_users} users, {n_days} days, {strength}"] = {**about, **judged(n_users, n_days, strength)}
+        write_result("social", {"worlds": worlds})
 
 
 def judged(n_users: int, n_days: int, strength: float) -> dict[str, Any]:
@@ -82,7 +85,8 @@ def caused_by_others(world: influent.World) -> float:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("strengths", nargs="*", type=float, metavar="STRENGTH")
     parser.add_argument("--users", type=int, default=1000)
     parser.add_argument("--days", type=int, default=120)
     asked = parser.parse_args()
-    main(asked.users, asked.days)
+    main(asked.strengths, asked.users, asked.days)
