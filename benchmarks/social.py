@@ -1,6 +1,6 @@
 """Who moved whom in planted worlds: are the true ties found, and is as much put down to others as they caused?
 
-Usage: python -m benchmarks.social [STRENGTH …] [--users N] [--days N]; worlds already there beside.
+Usage: python -m benchmarks.social [STRENGTH …] [--users N] [--items N] [--days N]; worlds already there beside.
 
 No edges are given: whoever acted on an item after somebody else may have been moved. At four strengths of ties, from
 none, pairs are ranked by I(v → u) over a model of users' own pasts and without one, beside two references that look at
@@ -26,27 +26,28 @@ STRENGTHS = (0.0, 0.1, 0.2, 0.4)
 """How many events of a user's friends' each event of theirs causes."""
 
 
-def main(strengths: list[float], n_users: int, n_days: int) -> None:
+def main(strengths: list[float], **size: int) -> None:
     """Judge in each world, and write the result after each."""
     path = RESULTS / "social.json"
     worlds: dict[str, Any] = json.loads(path.read_text())["worlds"] if path.exists() else {}
     for strength in strengths or STRENGTHS:
-        about = {**measured_on(), "n_users": n_users, "n_days": n_days, "strength": strength}
-        worlds[f"{n_users} users, {n_days} days, {strength}"] = {**about, **judged(n_users, n_days, strength)}
+        about = {**measured_on(), **size, "strength": strength}
+        name = ", ".join(f"{one} {number}" for one, number in {**size, "strength": strength}.items())
+        worlds[name] = {**about, **judged(strength, **size)}
         write_result("social", {"worlds": worlds})
 
 
-def judged(n_users: int, n_days: int, strength: float) -> dict[str, Any]:
+def judged(strength: float, *, users: int, items: int, days: int) -> dict[str, Any]:
     """Return what is found in a world of this strength."""
     config = influent.WorldConfig(
-        n_users=n_users, horizon_days=n_days, n_ties=5, social_strength=strength, homophily=0.3, seed=1
+        n_users=users, n_items=items, horizon_days=days, n_ties=5, social_strength=strength, homophily=0.3, seed=1
     )
     world = influent.simulate_world(config)
     log = influent.build_sequences(influent.clean(influent.read_events(world.events), drop_duplicates=False))
     split, ties = influent.split_last(log), influent.co_acting(log)
     edges = world.edges.filter(world.edges.column("strength").to_numpy() > 0)
-    users = log.vocab.users
-    place = ties.find(users.to_idx(edges.column("source_user_id")), users.to_idx(edges.column("target_user_id")))
+    known = log.vocab.users
+    place = ties.find(known.to_idx(edges.column("source_user_id")), known.to_idx(edges.column("target_user_id")))
     is_true = np.zeros(len(ties), bool)
     is_true[place[place >= 0]] = True
     pairs = find_co_actions(log, ties)
@@ -64,7 +65,7 @@ def judged(n_users: int, n_days: int, strength: float) -> dict[str, Any]:
         graph = influent.influence_graph(ledger)
         row[name] = {"cpu_seconds": round(time.process_time() - started, 1), "largest_gap": ledger.largest_gap()}
         row[name]["put_down_to_others"] = float(np.sum(graph.people.column("received").to_numpy()) / len(log))
-        source, target = (users.to_idx(graph.edges.column(f"{end}_user_id")) for end in ("source", "target"))
+        source, target = (known.to_idx(graph.edges.column(f"{end}_user_id")) for end in ("source", "target"))
         rankings[name] = np.zeros(len(ties))
         rankings[name][ties.find(source, target)] = graph.edges.column("influence").to_numpy()
     if is_true.any():
@@ -87,6 +88,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("strengths", nargs="*", type=float, metavar="STRENGTH")
     parser.add_argument("--users", type=int, default=1000)
-    parser.add_argument("--days", type=int, default=120)
+    parser.add_argument("--items", type=int, default=1000)
+    parser.add_argument("--days", type=int, default=365)
     asked = parser.parse_args()
-    main(asked.strengths, asked.users, asked.days)
+    main(asked.strengths, users=asked.users, items=asked.items, days=asked.days)
