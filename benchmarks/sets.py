@@ -117,7 +117,7 @@ BENCHMARKS = {
     "movielens-1m": Benchmark(
         split=lambda: influent.split_last(_movielens_1m()),
         **_MOVIELENS_1M,
-        # Five times what the additive model takes to its best epoch.
+        # Nearly three times what the additive model takes in all.
         peer={"session_max_len": 100, "cpu_minutes": 85},
         text=_titles,
     ),
