@@ -202,11 +202,13 @@ def test_what_was_found_is_written(planted, tmp_path):
 def test_what_is_shown_has_names_in_words_and_no_empty_column(is_logit):
     found = attribute(replace(journeys_of([("AB", True), ("AB", True), ("B", False)]), is_logit=is_logit))
     out = Console(record=True, width=120, file=io.StringIO())
-    show_attribution(out, replace(found, about=found.about | {"exactness": "closes", "caution": ""}))
+    of_ledger = {"exactness": "closes", "caution": "", "share_of_absolute_credit": {"event": 0.75, "social": 0.25}}
+    show_attribution(out, replace(found, about=found.about | of_ledger))
     shown = out.export_text()
     assert "touch puts 2.0 more down to it than" in shown
     assert "_touch" not in shown
     assert "not exactly what its removal takes away" in shown
+    assert "Events of other people carry 25% of the size of scores" in shown
     assert ("change of expected outcomes" in shown) is is_logit
 
 
