@@ -14,11 +14,11 @@ from influent.data.labels import Labels
 from influent.data.moments import latest_moments, moments_at
 from influent.data.questions import LabelConfig
 from influent.data.sequences import Sequences
-from influent.errors import ConfigError, MissingExtraError
+from influent.errors import MissingExtraError
 from influent.evaluation.labels import LabelReport, evaluate_labels
 from influent.models.classical import load_label_model
 from influent.models.config import ModelConfig, TrainConfig
-from influent.models.kinds import LABEL_MODELS, check_kind, model_config
+from influent.models.kinds import LABEL_MODELS, check_choice, model_config
 from influent.models.label_model import LabelModel
 from influent.models.store import load_model
 from influent.models.tracking import following
@@ -55,14 +55,7 @@ def fit_labels_run(
     run.require("clean")
     kind = kind or (model or ModelConfig()).backbone
     parts = label.split(Sequences.load(run.folder))
-    check_kind(kind, [parts.train.kind])
-    if kind in LABEL_MODELS and (model or train or track):
-        raise ConfigError(
-            f"the model {kind!r} is a classical one; it takes no settings of models that learn by gradient, and has "
-            "no epochs to track."
-        )
-    if model is not None and model.backbone != kind:
-        raise ConfigError(f"the model settings are of {model.backbone!r}, and {kind!r} is asked for. Leave one out.")
+    check_choice(kind, [parts.train.kind], model=model, train=train, track=track)
     with fitting(run.folder) as checkpoint:
         fitted: LabelModel
         if kind in LABEL_MODELS:

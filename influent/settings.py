@@ -18,16 +18,16 @@ def check_int(name: str, value: object, least: int) -> None:
         raise ConfigError(f"The {name!r} parameter must be an int in the range [{least}, inf). Got {value!r}.")
 
 
-def check_kind(name: str, value: object, kind: type, comes_from: str) -> None:
-    """Refuse an argument of another kind, and say where one of the right kind comes from.
+def check_type(name: str, value: object, wanted: type, comes_from: str) -> None:
+    """Refuse an argument of another type, and say where one of the right type comes from.
 
     Raises:
         ConfigError: so it is.
     """
-    if not isinstance(value, kind):
+    if not isinstance(value, wanted):
         got = type(value).__name__
         raise ConfigError(
-            f"The {name!r} parameter must be of the kind {kind.__name__}, as from {comes_from}. Got {got}."
+            f"The {name!r} parameter must be of the type {wanted.__name__}, as from {comes_from}. Got {got}."
         )
 
 

@@ -30,7 +30,7 @@ from influent.influence.explain import TimeModel, explain, explain_gap
 from influent.influence.ledger import Ledger, LedgerNote
 from influent.models.config import ModelConfig, TrainConfig
 from influent.models.item_to_item import DecayedCounts, Popularity
-from influent.models.kinds import check_kind, model_config
+from influent.models.kinds import check_choice, model_config
 from influent.models.methods import CreditMethod, MethodName
 from influent.models.model import Model, Refittable, tasks_of
 from influent.models.ranks import Seen
@@ -181,14 +181,7 @@ def _check_fit(
             f"tasks must be ranking, time, or both. Got {', '.join(tasks) or 'none'}. Classification and regression "
             "are asked of labels: influent fit RUN --ask will_do …, or fit_labels_run."
         )
-    check_kind(kind, tasks)
-    if kind in COUNTED and (model or train or track):
-        raise ConfigError(
-            f"the model {kind!r} only counts; it takes no settings of models that learn by gradient, and has no "
-            "epochs to track."
-        )
-    if model is not None and model.backbone != kind:
-        raise ConfigError(f"the model settings are of {model.backbone!r}, and {kind!r} is asked for. Leave one out.")
+    check_choice(kind, tasks, model=model, train=train, track=track)
     check_int("members", n_members, 1)
     if n_members != 1 and (kind in COUNTED or track):
         raise ConfigError(

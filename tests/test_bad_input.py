@@ -506,27 +506,27 @@ def test_the_command_line_shows_the_traceback_when_asked(tmp_path):
     assert "DataError: no file at" in done.stderr
 
 
-# Arguments of another kind
+# Arguments of another type
 
 
-def test_an_argument_of_another_kind_is_refused_and_where_to_get_one_is_said():
+def test_an_argument_of_another_type_is_refused_and_where_to_get_one_is_said():
     log = pa.table({"user_id": ["ann", "bob"], "item_id": ["tea", "tea"], "time": [1, 2]})
     sequences = influent.build_sequences(influent.read_events(log))
     edges = influent.read_edges(pa.table({"source_user_id": ["ann"], "target_user_id": ["bob"]}))
     with pytest.raises(
-        influent.ConfigError, match=r"'edges' parameter must be of the kind Table, as from read_edges\(\.\.\.\)"
+        influent.ConfigError, match=r"'edges' parameter must be of the type Table, as from read_edges\(\.\.\.\)"
     ):
         influent.build_ties("edges.csv", sequences)
     with pytest.raises(influent.ConfigError, match=r"'sequences' .* as from build_sequences\(events\). Got Table"):
         influent.build_ties(edges, log)
-    with pytest.raises(influent.ConfigError, match="'ledger' parameter must be of the kind Ledger, as from explain"):
+    with pytest.raises(influent.ConfigError, match="'ledger' parameter must be of the type Ledger, as from explain"):
         influent.leaders(log, influent.build_ties(edges, sequences))
-    with pytest.raises(influent.ConfigError, match="'ties' parameter must be of the kind Ties, as from build_ties"):
+    with pytest.raises(influent.ConfigError, match="'ties' parameter must be of the type Ties, as from build_ties"):
         influent.leaders(log, edges)
-    with pytest.raises(influent.ConfigError, match="'model' parameter must be of the kind Social"):
+    with pytest.raises(influent.ConfigError, match="'model' parameter must be of the type Social"):
         influent.check_likeness(influent.Popularity(), sequences)
     with pytest.raises(
-        influent.ConfigError, match="'events' parameter must be of the kind Events, as from read_events"
+        influent.ConfigError, match="'events' parameter must be of the type Events, as from read_events"
     ):
         influent.exposure_units(log, exposed="shown", outcome="buy", horizon="7d")
     with pytest.raises(influent.ConfigError, match=r"evaluate\(\[model\], \.\.\.\). Got Popularity"):

@@ -14,7 +14,7 @@ from influent.data.engine import literal, quoted
 from influent.data.events import Events
 from influent.data.source import RawTable
 from influent.errors import ConfigError, DataError, SchemaError, UnknownIdError, nearest
-from influent.settings import check_kind
+from influent.settings import check_type
 
 _OURS = (schema.EVENT_ID, schema.USER_ID, schema.TIME_US, "exposed", schema.PROBABILITY, "outcome", "outcome_before")
 _WORKING = ("nth", "first_us", "next_us")
@@ -87,7 +87,7 @@ def exposure_units(
         UnknownIdError: the log has no such action.
         DataError: a decision lacks its user or time; or there is none with a horizon that ends within the log.
     """
-    check_kind("events", events, Events, "read_events(...)")
+    check_type("events", events, Events, "read_events(...)")
     if not events.is_timed:
         raise ConfigError("an order-only log has no horizon to look ahead. Read one with times.")
     actions = (outcome,) if isinstance(outcome, str) else tuple(outcome)

@@ -12,7 +12,7 @@ from influent.data.clock import span_us
 from influent.data.sequences import Sequences
 from influent.data.vocab import UNKNOWN, Ids
 from influent.errors import ConfigError, DataError
-from influent.settings import check_int, check_kind
+from influent.settings import check_int, check_type
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -75,8 +75,8 @@ def build_ties(edges: pa.Table, sequences: Sequences) -> Ties:
     Example:
         Of the edges a→b, a→b, b→b and a→nobody, the tie a→b is left, and three are counted in `dropped`.
     """
-    check_kind("edges", edges, pa.Table, "read_edges(...)")
-    check_kind("sequences", sequences, Sequences, "build_sequences(events)")
+    check_type("edges", edges, pa.Table, "read_edges(...)")
+    check_type("sequences", sequences, Sequences, "build_sequences(events)")
     users = sequences.vocab.users
     source, target = (users.to_idx(edges.column(name)) for name in (schema.SOURCE_USER_ID, schema.TARGET_USER_ID))
     times = edges.column(schema.TIME_US)

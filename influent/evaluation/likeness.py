@@ -16,7 +16,7 @@ from influent.evaluation.likeness_tests import FEWEST, LikenessTest, Probe
 from influent.evaluation.report import Measure
 from influent.models.social import Social
 from influent.progress import Progress
-from influent.settings import check_int, check_kind
+from influent.settings import check_int, check_type
 
 Verdict = Literal["directed beyond likeness", "likeness cannot be ruled out", "not enough data"]
 
@@ -102,8 +102,8 @@ def check_likeness(
             that what moves somebody forwards moves the other backwards, and nothing can be told from that.
         UnknownIdError: a control item is not in the log.
     """
-    check_kind("model", model, Social, "Social(ties, own=model).fit(sequences)")
-    check_kind("train", train, Sequences, "build_sequences(events)")
+    check_type("model", model, Social, "Social(ties, own=model).fit(sequences)")
+    check_type("train", train, Sequences, "build_sequences(events)")
     if not model.ties.are_given:
         raise ConfigError(
             "ties that were read off the log run both ways, and time reversed tells nothing of them. Use ties that are "

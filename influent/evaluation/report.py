@@ -15,7 +15,7 @@ from influent.evaluation.metrics import METRICS, bootstrap_interval
 from influent.models.model import Model, check_may_judge
 from influent.models.ranks import Seen, target_ranks
 from influent.progress import Progress
-from influent.settings import check_kind
+from influent.settings import check_type
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def evaluate(
         raise ConfigError(f"The 'seen' parameter of evaluate must be 'exclude' or 'keep'. Got {seen!r} instead.")
     if not isinstance(models, Sequence):
         raise ConfigError(f"evaluate judges a list of models: evaluate([model], ...). Got {type(models).__name__}.")
-    check_kind("moments", moments, Moments, "split_last(sequences).test")
+    check_type("moments", moments, Moments, "split_last(sequences).test")
     names = [model.name for model in models]
     if not names or len(set(names)) < len(names):
         raise ConfigError(f"evaluate needs at least one model, and no two of one name. Got {names}.")

@@ -25,7 +25,7 @@ from influent.errors import ConfigError, DataError, MissingExtraError, nearest
 from influent.influence.ledger import Ledger
 from influent.influence.levels import EventCredits, factor_names, read_factors
 from influent.run import require_files
-from influent.settings import check_kind
+from influent.settings import check_type
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -260,7 +260,7 @@ def social_rows(
     ledger: Ledger, *, by: str | None, period: str | None, sequences: Sequences | None
 ) -> tuple[pa.Table, list[str]]:
     """Return the credits of others' events, and the columns that they are split by; arguments as above."""
-    check_kind("ledger", ledger, Ledger, "explain(model, moments)")
+    check_type("ledger", ledger, Ledger, "explain(model, moments)")
     if ledger.note.top is not None:
         raise ConfigError(
             f"this ledger has rows for the largest {ledger.note.top} events only. Explain without 'top' to count all."

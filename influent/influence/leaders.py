@@ -22,7 +22,7 @@ from influent.data.ties import Ties
 from influent.influence.centrality import core_number, page_rank
 from influent.influence.graph import interval_of_sums, social_rows
 from influent.influence.ledger import Ledger
-from influent.settings import check_int, check_kind
+from influent.settings import check_int, check_type
 
 REFERENCES = ("followers", "page_rank", "core")
 _AT_ONCE = 10
@@ -92,7 +92,7 @@ def leaders(
     Example:
         Ann has 5 of bob's events and 1 of cleo's: exerted 6, per follower 3, and a reach of 36 / (25 + 1) = 1.4.
     """
-    check_kind("ties", ties, Ties, "build_ties(read_edges(...), sequences)")
+    check_type("ties", ties, Ties, "build_ties(read_edges(...), sequences)")
     check_int("k", k, 1)
     check_int("n_resamples", n_resamples, 100)
     check_int("seed", seed, 0)

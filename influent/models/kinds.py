@@ -72,6 +72,34 @@ def check_kind(kind: str, tasks: Sequence[str] = ("ranking",)) -> None:
         )
 
 
+def check_choice(
+    kind: str,
+    tasks: Sequence[str],
+    *,
+    model: ModelConfig | None,
+    train: TrainConfig | None,
+    track: Sequence[str],
+) -> None:
+    """Refuse a model that is not for these tasks, or settings that are not that model's.
+
+    Raises:
+        ConfigError: so it is.
+    """
+    check_kind(kind, tasks)
+    if (how := _without_gradient(kind)) and (model or train or track):
+        raise ConfigError(
+            f"the model {kind!r} {how}; it takes no settings of models that learn by gradient, and has no epochs to "
+            "track."
+        )
+    if model is not None and model.backbone != kind:
+        raise ConfigError(f"the model settings are of {model.backbone!r}, and {kind!r} is asked for. Leave one out.")
+
+
+def _without_gradient(kind: str) -> str:
+    """Return in words what a model does that does not learn by gradient, and nothing for one that does."""
+    return "only counts" if kind in COUNTED else "is a classical one" if kind in LABEL_MODELS else ""
+
+
 def model_config(kind: str | None, plain: Mapping[str, Any]) -> ModelConfig:
     """Return the settings of a model that learns by gradient, whichever of the two names its backbone.
 
@@ -82,9 +110,8 @@ def model_config(kind: str | None, plain: Mapping[str, Any]) -> ModelConfig:
     if kind is not None and named not in (None, kind):
         raise ConfigError(f"these settings are of the model {named!r}, and {kind!r} is asked for. Leave one out.")
     kind = kind or named or ModelConfig.backbone
-    if kind in COUNTED or kind in LABEL_MODELS:
-        why = "only counts" if kind in COUNTED else "is a classical one"
-        raise ConfigError(f"the model {kind!r} {why}; it takes no settings of models that learn by gradient.")
+    if how := _without_gradient(kind):
+        raise ConfigError(f"the model {kind!r} {how}; it takes no settings of models that learn by gradient.")
     check_kind(kind)
     return ModelConfig.from_dict({**plain, "backbone": kind})
 
