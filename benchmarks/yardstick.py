@@ -5,8 +5,9 @@ Usage: python -m benchmarks.yardstick [--users N]
 Ratings of four and five stars; users and items with at least two of them until that is so of all; four users in five to
 learn from, the others to explain. Of each the best item that it has not is explained: its items are taken out in ten
 steps, the most important first, and put in likewise. Barkan et al., A learning-to-explain approach for recommender
-systems, 2024; the recommenders are of the kinds that they use (a factorisation, a variational autoencoder, a neural
-collaborative filter, each over the history), trained here.
+systems, 2024; the recommenders (a factorisation, a variational autoencoder, a neural collaborative filter, each over
+the history) have the shapes, losses and rates that go with Barkan et al., Fidelity-aware recommendation explanations
+via stochastic path integration, 2025, and are trained here.
 
 One map stands for a recommender in every metric: the one with the least POS@5 on users that were learned from.
 """
@@ -18,12 +19,14 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from scipy import sparse
+from sklearn.model_selection import train_test_split
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -48,9 +51,8 @@ def load() -> tuple[np.ndarray, np.ndarray]:
     liked = liked_often(pd.read_parquet(data_set("movielens-1m") / "events.parquet"))
     user, item = (pd.factorize(liked[key], sort=True)[0] for key in ("user_id", "item_id"))
     sets = sparse.csr_array((np.ones(len(user), bool), (user, item))).toarray()
-    order = np.random.default_rng(42).permutation(len(sets))
-    n_learned = int(0.8 * len(sets))
-    return sets[order[:n_learned]], sets[order[n_learned:]]
+    learned, asked = train_test_split(np.arange(len(sets)), test_size=0.2, random_state=42)
+    return sets[learned], sets[asked]
 
 
 def liked_often(log: pd.DataFrame) -> pd.DataFrame:
@@ -65,87 +67,121 @@ def liked_often(log: pd.DataFrame) -> pd.DataFrame:
 
 
 class Factorisation(nn.Module):
-    """⟨Σ_j u_j, v_i⟩ + b_i, through a sigmoid."""
+    """⟨Σ_j u_j + a, v_i + c⟩, through a sigmoid; the error of the output is squared."""
 
-    is_softmax = False
+    batch_size, rate, is_softmax = 256, 0.0076, False
 
-    def __init__(self, n_items: int, dim: int = 64) -> None:
+    def __init__(self, n_items: int, dim: int = 32) -> None:
         super().__init__()
-        self.user = nn.Linear(n_items, dim, bias=False)
-        self.item = nn.Linear(dim, n_items)
-        nn.init.normal_(self.user.weight, std=0.05)
+        self.user, self.item = nn.Linear(n_items, dim), nn.Linear(n_items, dim)
 
     def forward(self, x_BI: Tensor) -> Tensor:
         """Return the logit of each item."""
-        return self.item(self.user(x_BI))  # type: ignore[no-any-return]
+        return self.user(x_BI) @ (self.item.weight + self.item.bias[:, None])  # type: ignore[no-any-return]
+
+    def loss(self, x_BI: Tensor, item_B2: Tensor) -> Tensor:
+        """Return the loss of a chosen and another item of each user."""
+        chosen_B, other_B = self(x_BI).gather(1, item_B2).sigmoid().unbind(1)
+        return ((1 - chosen_B) ** 2 + other_B**2).mean()  # type: ignore[no-any-return]
 
 
 class Autoencoder(nn.Module):
-    """A variational autoencoder with a multinomial likelihood; Liang et al., 2018."""
+    """A variational autoencoder with a multinomial likelihood; Liang et al., 2018.
 
-    is_softmax = True
+    It names all that a user has. The weight of the divergence rises by 1 / 200,000 with each step, and the noise is a
+    hundredth of what the variance says.
+    """
 
-    def __init__(self, n_items: int, hidden: int = 300, dim: int = 64) -> None:
+    batch_size, rate, is_softmax = 128, 0.0007, True
+
+    def __init__(self, n_items: int, hidden: int = 512, dim: int = 128) -> None:
         super().__init__()
-        self.encode = nn.Sequential(nn.Linear(n_items, hidden), nn.Tanh(), nn.Linear(hidden, 2 * dim))
-        self.decode = nn.Sequential(nn.Linear(dim, hidden), nn.Tanh(), nn.Linear(hidden, n_items))
-        self.divergence = torch.zeros(())
+        self.encode = nn.Sequential(nn.Linear(n_items, hidden), nn.ReLU(), nn.Linear(hidden, 2 * dim))
+        self.decode = nn.Sequential(nn.Linear(dim, hidden), nn.ReLU(), nn.Linear(hidden, n_items))
+        self.n_steps = 0
 
     def forward(self, x_BI: Tensor) -> Tensor:
         """Return the logit of each item."""
-        length = x_BI.norm(dim=1, keepdim=True).clamp(min=1e-6)
-        mean, log_var = self.encode(functional.dropout(x_BI / length, 0.5, self.training)).chunk(2, dim=1)
-        if self.training:
-            self.divergence = 0.5 * (mean**2 + log_var.exp() - 1 - log_var).sum(dim=1).mean()
-            mean = mean + torch.randn_like(mean) * (0.5 * log_var).exp()
-        return self.decode(mean)  # type: ignore[no-any-return]
+        return self.decode(self._encoded(x_BI)[0])  # type: ignore[no-any-return]
+
+    def loss(self, x_BI: Tensor) -> Tensor:
+        """Return the loss of all items of each user."""
+        mean_BD, log_var_BD = self._encoded(x_BI)
+        logits_BI = self.decode(mean_BD + 0.01 * torch.randn_like(mean_BD) * (0.5 * log_var_BD).exp())
+        divergence = 0.5 * (mean_BD**2 + log_var_BD.exp() - 1 - log_var_BD).sum(dim=1).mean()
+        self.n_steps += 1
+        likelihood = (functional.log_softmax(logits_BI, dim=1) * x_BI).sum(dim=1).mean()
+        return min(0.2, self.n_steps / 200_000) * divergence - likelihood
+
+    def _encoded(self, x_BI: Tensor) -> tuple[Tensor, Tensor]:
+        x_BI = functional.dropout(functional.normalize(x_BI, dim=1), 0.5, self.training)
+        mean_BD, log_var_BD = self.encode(x_BI).chunk(2, dim=1)
+        return mean_BD, log_var_BD
 
 
 class NeuralFilter(nn.Module):
-    """A factorisation and a small network over user and item vectors, added; He et al., 2017, over the history."""
+    """A factorisation and a network of three layers over user and item vectors; He et al., 2017, over the history."""
 
-    is_softmax = False
+    batch_size, rate, is_softmax = 64, 0.001, False
 
-    def __init__(self, n_items: int, dim: int = 16, hidden: int = 16) -> None:
+    def __init__(self, n_items: int, dim: int = 8) -> None:
         super().__init__()
-        self.factors = Factorisation(n_items, 32)
-        self.user, self.item = nn.Linear(n_items, dim, bias=False), nn.Embedding(n_items, dim)
-        self.of_user, self.of_item = nn.Linear(dim, hidden), nn.Linear(dim, hidden, bias=False)
-        self.last = nn.Linear(hidden, 1, bias=False)
-        nn.init.normal_(self.user.weight, std=0.05)
+        self.user, self.item = (nn.Linear(n_items, dim, bias=False) for _ in range(2))
+        self.deep_user, self.deep_item = nn.Linear(n_items, 4 * dim), nn.Linear(n_items, 4 * dim, bias=False)
+        self.first_user, self.first_item = nn.Linear(4 * dim, 4 * dim), nn.Linear(4 * dim, 4 * dim, bias=False)
+        self.rest = nn.Sequential(
+            *(nn.ReLU(), nn.Dropout(0.5), nn.Linear(4 * dim, 2 * dim)),
+            *(nn.ReLU(), nn.Dropout(0.5), nn.Linear(2 * dim, dim), nn.ReLU()),
+        )
+        self.last = nn.Linear(2 * dim, 1)
 
-    def forward(self, x_BI: Tensor) -> Tensor:
-        """Return the logit of each item."""
-        hidden_BH, hidden_IH = self.of_user(self.user(x_BI)), self.of_item(self.item.weight)
-        deep = self.last(torch.relu(hidden_BH[:, None] + hidden_IH)).squeeze(2)
-        return self.factors(x_BI) + deep  # type: ignore[no-any-return]
+    def forward(self, x_BI: Tensor, item_BC: Tensor | None = None) -> Tensor:
+        """Return the logit of each item, (B, I), or of each user's own items, (B, C)."""
+        items = slice(None) if item_BC is None else item_BC
+        wide_BCD = self.user(x_BI)[:, None] * self.item.weight.T[items]
+        hidden_BH = self.first_user(functional.dropout(self.deep_user(x_BI), 0.5, self.training))
+        hidden_CH = self.first_item(functional.dropout(self.deep_item.weight.T[items], 0.5, self.training))
+        deep_BCD = self.rest(hidden_BH[:, None] + hidden_CH)
+        return self.last(torch.cat([wide_BCD, deep_BCD], dim=2)).squeeze(2)  # type: ignore[no-any-return]
+
+    def loss(self, x_BI: Tensor, item_B2: Tensor) -> Tensor:
+        """Return the loss of a chosen and another item of each user."""
+        chosen_B, other_B = self(x_BI, item_B2).unbind(1)
+        return (functional.softplus(-chosen_B) + functional.softplus(other_B)).mean()
 
 
-KINDS: dict[str, type[nn.Module]] = {
+KINDS: dict[str, type[Factorisation | Autoencoder | NeuralFilter]] = {
     "factorisation": Factorisation,
     "autoencoder": Autoencoder,
     "neural filter": NeuralFilter,
 }
 
 
-def train(kind: str, sets: np.ndarray, *, epochs: int = 40, seed: int = 0) -> nn.Module:
-    """Learn to name the half of a user's items that is hidden from the other half; keep the best epoch.
+def train(kind: str, sets: np.ndarray, *, epochs: int = 300, patience: int = 20, seed: int = 0) -> nn.Module:
+    """Learn from all users but one in ten, which say which epoch is best.
 
-    One learned-from user in ten only says when to stop.
+    The autoencoder learns to name all items of a user. The others are shown each user's items but one in each epoch,
+    and learn to tell that one from another that the user has not, drawn as it is popular.
     """
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     model = KINDS[kind](sets.shape[1])
-    optimizer = torch.optim.Adam(model.parameters(), lr=2e-3, weight_decay=1e-6)
+    optimizer = torch.optim.Adam(model.parameters(), lr=model.rate)
     held_out, learned = sets[: len(sets) // 10], sets[len(sets) // 10 :]
     halves = np.random.default_rng(1).random(held_out.shape) < 0.5
+    popularity = learned.sum(axis=0)
     best, weights, since = -1.0, {}, 0
     for _ in range(epochs):
         model.train()
-        for rows in np.array_split(rng.permutation(len(learned)), len(learned) // 128):
+        for rows in np.array_split(rng.permutation(len(learned)), len(learned) // model.batch_size):
             batch = learned[rows]
-            shown = batch & (rng.random(batch.shape) < rng.uniform(0.3, 0.9))
-            loss = _loss(model, torch.from_numpy(shown).float(), torch.from_numpy(batch & ~shown), rng)
+            if isinstance(model, Autoencoder):
+                loss = model.loss(torch.from_numpy(batch).float())
+            else:
+                item_B2 = np.stack([drawn(batch, rng), drawn(~batch * popularity, rng)], axis=1)
+                shown = batch.copy()
+                np.put_along_axis(shown, item_B2[:, :1], False, axis=1)
+                loss = model.loss(torch.from_numpy(shown).float(), torch.from_numpy(item_B2))
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
@@ -153,25 +189,18 @@ def train(kind: str, sets: np.ndarray, *, epochs: int = 40, seed: int = 0) -> nn
         since = 0 if found > best else since + 1
         if found > best:
             best, weights = found, {name: weight.clone() for name, weight in model.state_dict().items()}
-        if since == 5:
+        if since == patience:
             break
     model.load_state_dict(weights)
     print(f"{kind}: recall@20 of the hidden half {best:.3f}", flush=True)
     return model.eval()
 
 
-def _loss(model: nn.Module, shown_BI: Tensor, hidden_BI: Tensor, rng: np.random.Generator) -> Tensor:
-    logits_BI = model(shown_BI)
-    if model.is_softmax:
-        log_p_BI = functional.log_softmax(logits_BI, dim=1)
-        return -(log_p_BI * hidden_BI).sum() / len(shown_BI) + 0.2 * model.divergence  # type: ignore[operator]
-    # As many items that were not chosen as hidden ones.
-    n_hidden = int(hidden_BI.sum())
-    user = torch.from_numpy(rng.integers(0, len(shown_BI), n_hidden))
-    item = torch.from_numpy(rng.integers(0, shown_BI.shape[1], n_hidden))
-    others = logits_BI[user, item][(~hidden_BI & (shown_BI == 0))[user, item]]
-    hidden = logits_BI[hidden_BI]
-    return functional.softplus(-hidden).mean() + functional.softplus(others).mean()
+def drawn(weights: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return an item of each user, (B, I) to int64 (B,), drawn with chances in proportion to the weights."""
+    summed = np.cumsum(weights, axis=1, dtype=np.float64)
+    at = rng.random(len(weights)) * summed[:, -1]
+    return (summed <= at[:, None]).sum(axis=1)  # type: ignore[no-any-return]
 
 
 @torch.inference_mode()
@@ -192,16 +221,9 @@ def logits_of(model: nn.Module, sets: np.ndarray, batch: int = 64) -> np.ndarray
     return np.concatenate(parts)
 
 
-def mixture(logits: np.ndarray, sets: np.ndarray, *, rivals: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Return the explained item of each user, and the weights over items of what is explained, (B, I)."""
-    open_to = np.where(sets, -np.inf, logits)
-    item = open_to.argmax(axis=1)
-    weights = np.zeros_like(logits)
-    if rivals:
-        order = np.argsort(-open_to, axis=1)[:, 1 : 1 + N_RIVALS]
-        np.put_along_axis(weights, order, -1 / N_RIVALS, axis=1)
-    weights[np.arange(len(item)), item] = 1
-    return item, weights
+def top_item(logits: np.ndarray, sets: np.ndarray) -> np.ndarray:
+    """Return the best item of each user that it has not, int64 (B,)."""
+    return np.where(sets, -np.inf, logits).argmax(axis=1)  # type: ignore[no-any-return]
 
 
 @torch.inference_mode()
@@ -227,21 +249,62 @@ def integrated_gradients(model: nn.Module, owned: np.ndarray, weights: Tensor, n
     return (gradient.mean(dim=0) * x).numpy().astype(np.float64)
 
 
-Map = Callable[[nn.Module, np.ndarray, Tensor], np.ndarray]
-MAPS: dict[str, tuple[Map, bool]] = {
-    "leave one out": (leave_one_out, False),
-    "integrated gradients": (integrated_gradients, False),
-    "leave one out, against rivals": (leave_one_out, True),
-    "integrated gradients, against rivals": (integrated_gradients, True),
+OfLogits = Callable[[nn.Module, np.ndarray, Tensor], np.ndarray]
+"""What each owned item, bool (I,), is for a weighted sum of logits, (I,)"""
+
+
+def of_item(method: OfLogits, model: nn.Module, owned: np.ndarray, item: int) -> np.ndarray:
+    """Return what each owned item is for the logit of an item."""
+    weights = torch.zeros(len(owned))
+    weights[item] = 1
+    return method(model, owned, weights)
+
+
+def against_rivals(method: OfLogits, model: nn.Module, owned: np.ndarray, item: int) -> np.ndarray:
+    """Return what each owned item is for how far an item stands above the ten best others."""
+    return method(model, owned, _margin(model, owned, owned, item))
+
+
+def in_steps(method: OfLogits, model: nn.Module, owned: np.ndarray, item: int) -> np.ndarray:
+    """Return in which of ten steps each owned item is taken out, ten of the first to one of the last.
+
+    In each step the most important tenth goes, by how far the item stands above its ten best rivals without what is
+    already gone. Within a step the more important has the larger part of 1 in addition.
+    """
+    left, found = owned.copy(), np.zeros(len(owned))
+    n_owned = int(owned.sum())
+    for step in range(N_BINS):
+        importance = np.where(left, method(model, left, _margin(model, left, owned, item)), -np.inf)
+        n_out = n_owned * (step + 1) // N_BINS - n_owned * step // N_BINS
+        out = np.argsort(-importance, kind="stable")[:n_out]
+        found[out] = N_BINS - step + np.linspace(0.9, 0, n_out)
+        left[out] = False
+    return found
+
+
+def _margin(model: nn.Module, shown: np.ndarray, owned: np.ndarray, item: int) -> Tensor:
+    """Return weights of logits, (I,): 1 of the item and −1/10 of each of the ten best others that are not owned."""
+    logits = logits_of(model, shown[None])[0]
+    logits[owned] = -np.inf
+    logits[item] = -np.inf
+    weights = torch.zeros(len(owned))
+    weights[torch.from_numpy(np.argpartition(-logits, N_RIVALS)[:N_RIVALS])] = -1 / N_RIVALS
+    weights[item] = 1
+    return weights
+
+
+METHODS: dict[str, OfLogits] = {"leave one out": leave_one_out, "integrated gradients": integrated_gradients}
+QUESTIONS = {"": of_item, ", against rivals": against_rivals, ", in steps": in_steps}
+MAPS = {
+    name + question: partial(asked, method) for question, asked in QUESTIONS.items() for name, method in METHODS.items()
 }
-"""A map, and whether it explains the item's logit or how far it stands above its ten best rivals."""
+"""Maps from a recommender, what a user owns and an item to the importance of each owned item, (I,)"""
 
 
 def importances(model: nn.Module, sets: np.ndarray, name: str) -> np.ndarray:
     """Return the importance of each owned item of each user, (B, I)."""
-    of_user, rivals = MAPS[name]
-    _, weights = mixture(logits_of(model, sets), sets, rivals=rivals)
-    return np.stack([of_user(model, s, torch.from_numpy(w)) for s, w in zip(sets, weights, strict=True)])
+    items = top_item(logits_of(model, sets), sets)
+    return np.stack([MAPS[name](model, owned, int(item)) for owned, item in zip(sets, items, strict=True)])
 
 
 def references(learned: np.ndarray, sets: np.ndarray, item: np.ndarray) -> dict[str, np.ndarray]:
@@ -259,7 +322,7 @@ def references(learned: np.ndarray, sets: np.ndarray, item: np.ndarray) -> dict[
 def judge(model: nn.Module, sets: np.ndarray, importance: np.ndarray) -> dict[str, np.ndarray]:
     """Return the metrics of each user, (B,)."""
     logits = logits_of(model, sets)
-    item, _ = mixture(logits, sets, rivals=False)
+    item = top_item(logits, sets)
     n = sets.sum(axis=1)[:, None]
     # The place of each owned item, the most important first; the others come behind.
     place = np.argsort(np.argsort(np.where(sets, -importance, np.inf), axis=1, kind="stable"), axis=1)
@@ -314,7 +377,7 @@ def main(n_users: int) -> None:
                 seconds = time.perf_counter() - started
                 rows[name] = {"seconds": round(seconds, 2), **measured(judge(model, asked, importance))}
                 advance()
-        item, _ = mixture(logits_of(model, asked), asked, rivals=False)
+        item = top_item(logits_of(model, asked), asked)
         for name, importance in references(learned, asked, item).items():
             rows[name] = measured(judge(model, asked, importance))
         found[kind] = {"chosen": chosen, "rows": rows, "published": PUBLISHED[kind]}
