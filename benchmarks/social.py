@@ -5,7 +5,8 @@ Usage: python -m benchmarks.social [STRENGTH …] [--users N] [--items N] [--day
 No edges are given: whoever acted on an item after somebody else may have been moved. At four strengths of ties, from
 none, pairs are ranked by I(v → u) over a model of users' own pasts and without one, beside two references that look at
 no model: how often one acted after the other, and the credit distribution of Goyal, Bonchi and Lakshmanan, 2011, by
-which an event is shared evenly among all who acted on its item before.
+which an event is shared evenly among all who acted on its item before. The best that any ranking could do is beside
+them too: that of who knows all of the world but the tie in question.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from sklearn.metrics import average_precision_score
 
 import influent
 from benchmarks.common import RESULTS, measured_on, peak_memory_mib, write_result
+from benchmarks.social_bound import best_ranking, true_strengths
 from influent.data.ties import find_co_actions
 
 STRENGTHS = (0.0, 0.1, 0.2, 0.4)
@@ -45,11 +47,7 @@ def judged(strength: float, *, users: int, items: int, days: int) -> dict[str, A
     world = influent.simulate_world(config)
     log = influent.build_sequences(influent.clean(influent.read_events(world.events), drop_duplicates=False))
     split, ties = influent.split_last(log), influent.co_acting(log)
-    edges = world.edges.filter(world.edges.column("strength").to_numpy() > 0)
-    known = log.vocab.users
-    place = ties.find(known.to_idx(edges.column("source_user_id")), known.to_idx(edges.column("target_user_id")))
-    is_true = np.zeros(len(ties), bool)
-    is_true[place[place >= 0]] = True
+    is_true = true_strengths(world, log, ties) > 0
     pairs = find_co_actions(log, ties)
     of_event = np.bincount(pairs.event, minlength=len(log))
     rankings: dict[str, np.ndarray] = {
@@ -58,6 +56,8 @@ def judged(strength: float, *, users: int, items: int, days: int) -> dict[str, A
     }
     row: dict[str, Any] = {"n_events": len(log), "n_pairs": len(ties), "n_true": int(is_true.sum())}
     row["caused_by_others"] = caused_by_others(world)
+    if is_true.any():
+        rankings["best possible"] = best_ranking(world, log, ties)
     own = influent.Predictor(train=influent.TrainConfig(epochs=8)).fit(split.train, split.validation)
     for name, model in (("social", influent.Social(ties)), ("social over own past", influent.Social(ties, own=own))):
         started = time.process_time()
@@ -65,7 +65,7 @@ def judged(strength: float, *, users: int, items: int, days: int) -> dict[str, A
         graph = influent.influence_graph(ledger)
         row[name] = {"cpu_seconds": round(time.process_time() - started, 1), "largest_gap": ledger.largest_gap()}
         row[name]["put_down_to_others"] = float(np.sum(graph.people.column("received").to_numpy()) / len(log))
-        source, target = (known.to_idx(graph.edges.column(f"{end}_user_id")) for end in ("source", "target"))
+        source, target = (log.vocab.users.to_idx(graph.edges.column(f"{end}_user_id")) for end in ("source", "target"))
         rankings[name] = np.zeros(len(ties))
         rankings[name][ties.find(source, target)] = graph.edges.column("influence").to_numpy()
     if is_true.any():
