@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 import influent
 from benchmarks.common import measured_on, write_result
 from influent import schema
+from influent.evaluation.report import Measure
 from influent.evaluation.truth import recover_causes
 from influent.models.methods import MethodName
 
@@ -70,21 +71,23 @@ def main(n_users: int) -> None:
 
 def judge(ledger: influent.Ledger, cause: np.ndarray, world: influent.World) -> dict[str, Any]:
     """Return how well credits find causes, and how like the true kernel they are."""
-    return {**asdict(recover_causes(ledger, cause)), "kernel_error": kernel_error(ledger, world)}
+    error = kernel_error(ledger, world)
+    return {**asdict(recover_causes(ledger, cause)), "kernel_error": None if error is None else asdict(error)}
 
 
-def kernel_error(ledger: influent.Ledger, world: influent.World) -> float | None:
+def kernel_error(ledger: influent.Ledger, world: influent.World) -> Measure | None:
     """Return how far shares of credit by action and gap are from shares of the true rate, in parts of the latter.
 
     An event's share is its credit over the sum of the positive credits of its prediction, or nothing where its own is
     below 0; its true share is the same of its true rate, the chance that it is the cause where one of the events is.
     Mean shares are compared in cells of action and gap with a hundred events and more; the error is the root mean
-    square of the difference, weighed by events, divided by that of the truth. Predictions that no event of the history
-    can have led to, or without any positive credit, have no shares and are left out; None where all are.
+    square of the difference, weighed by events, divided by that of the truth, with a 95 % interval by bootstrap over
+    predictions. Predictions that no event of the history can have led to, or without any positive credit, have no
+    shares and are left out; None where all are.
     """
     rows = ledger.table.filter(pc.equal(ledger.table.column(schema.SOURCE), "event"))
     _, prediction = np.unique(rows.column(schema.PREDICTION_ID).to_numpy(), return_inverse=True)
-    action = np.array(rows.column(schema.SOURCE_ACTION).to_pylist())
+    _, action = np.unique(rows.column(schema.SOURCE_ACTION).to_pylist(), return_inverse=True)
     bucket = np.searchsorted(GAP_EDGES_S[1:-1], rows.column(schema.GAP_US).to_numpy() / 1e6, side="right")
     shares = []
     for size in (true_rates(ledger, world), np.maximum(rows.column(schema.CREDIT).to_numpy(), 0)):
@@ -92,19 +95,25 @@ def kernel_error(ledger: influent.Ledger, world: influent.World) -> float | None
         shares.append(np.divide(size, total, out=np.full(len(size), np.nan), where=total > 0))
     true_share, share = shares
     has_both = np.isfinite(true_share) & np.isfinite(share)
-    difference, truth, weight = [], [], []
-    for name in np.unique(action):
-        for place in range(len(GAP_EDGES_S) - 1):
-            cell = (action == name) & (bucket == place) & has_both
-            if cell.sum() >= 100:
-                difference.append((share - true_share)[cell].mean())
-                truth.append(true_share[cell].mean())
-                weight.append(cell.sum())
-    if not weight:
+    _, owner = np.unique(prediction[has_both], return_inverse=True)
+    cell = (action * len(GAP_EDGES_S) + bucket)[has_both]
+    is_large = np.bincount(cell) >= 100
+    if not is_large.any():
         return None
-    return float(
-        np.sqrt(np.average(np.square(difference), weights=weight) / np.average(np.square(truth), weights=weight))
+    shape = owner.max() + 1, len(is_large)
+    counted_PC, true_PC, found_PC = (
+        np.bincount(owner * shape[1] + cell, weights, np.prod(shape)).reshape(shape)[:, is_large]
+        for weights in (np.ones(len(cell)), true_share[has_both], share[has_both])
     )
+    rng = np.random.default_rng(0)
+    drawn_RP = rng.multinomial(shape[0], np.full(shape[0], 1 / shape[0]), size=1000)
+    n_RC, truth_RC, off_RC = (
+        np.concatenate([np.ones((1, shape[0])), drawn_RP]) @ sums for sums in (counted_PC, true_PC, found_PC - true_PC)
+    )
+    # Weighed by events, the mean square of a cell's mean is Σ sum² / n over Σ n.
+    squares = (np.sum(np.square(sums) / np.maximum(n_RC, 1), axis=1) for sums in (off_RC, truth_RC))
+    error, *resampled = np.sqrt(np.divide(*squares))
+    return Measure(float(error), *(float(end) for end in np.quantile(resampled, [0.025, 0.975])))
 
 
 def true_rates(ledger: influent.Ledger, world: influent.World) -> np.ndarray:
@@ -152,7 +161,9 @@ def with_credits(ledger: influent.Ledger, credit: np.ndarray) -> influent.Ledger
 
 def _say(name: str, rows: dict[str, dict[str, Any]]) -> None:
     row = rows[name]
-    error = "none" if row["kernel_error"] is None else f"{row['kernel_error']:.2f}"
+    error = (
+        "none" if row["kernel_error"] is None else "{mean:.2f} [{low:.2f}, {high:.2f}]".format_map(row["kernel_error"])
+    )
     print(
         f"  {name}: average precision {row['average_precision']:.3f}, largest credit right "
         f"{row['largest_credit']:.1%}, kernel error {error}",
