@@ -265,3 +265,9 @@ def test_the_objective_has_the_gradient_it_says():
 def test_more_users_than_a_table_can_hold_are_refused(songs):
     with pytest.raises(influent.ConfigError, match="tables over all 3 users.*limited to 2: raise max_users"):
         influent.ActorCounts(max_users=2).predict(all_acts(songs))
+
+
+def test_without_acts_nothing_can_be_learned(songs):
+    acts = all_acts(songs)
+    with pytest.raises(influent.DataError, match="no acts to learn from"):
+        influent.ActorIntensity().fit(acts.take(np.zeros(0, np.int64)))

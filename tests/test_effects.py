@@ -318,3 +318,15 @@ def test_a_planted_effect_lies_within_its_interval_as_often_as_that_says():
     by_draw, naive = np.sum(covered, axis=0)
     assert by_draw >= 34
     assert naive < 30
+
+
+@pytest.mark.parametrize("constant", [0.3, 1.0, 1000.1])
+def test_an_outcome_that_is_the_same_for_all_has_no_effect_and_as_a_placebo_none_either(constant):
+    rng = np.random.default_rng(0)
+    exposed = rng.permutation(np.arange(41) % 2)
+    columns = {"user_id": np.arange(41), "exposed": exposed, "outcome": np.full(41, constant)}
+    report = estimate(columns)
+    assert (report.effect.low, report.effect.mean, report.effect.high) == (0, 0, 0)
+    assert "This is an effect" not in report.sentences()[0]
+    columns |= {"outcome": rng.normal(size=41) + 5 * exposed, "before": np.full(41, constant)}
+    assert estimate(columns, placebo="before").rows["placebo"].high == 0

@@ -1,6 +1,7 @@
 """The influence graph split, written, read and led: edges are sums of ledger rows, whichever way they are cut."""
 
 from collections import defaultdict
+from dataclasses import replace
 
 import networkx as nx
 import numpy as np
@@ -351,3 +352,16 @@ def test_a_hub_that_five_hundred_follow_moves_the_ten_who_act_after_it():
 def test_an_export_into_a_folder_that_is_not_there_is_refused_before_any_work(tmp_path):
     with pytest.raises(ConfigError, match="there is no folder"):
         check_export(tmp_path / "nowhere" / "who.gexf")
+
+
+def test_negative_edges_are_shown_and_scores_are_not_called_events():
+    ledger = ledger_of(
+        (0, "bob", 1, None, None, 2.0), (0, "bob", 1, "ann", "view", -1.5), (0, "bob", 1, "cat", "view", 0.5)
+    )
+    scores = replace(ledger, note=replace(ledger.note, head="ranking"))
+    graph = influent.influence_graph(scores)
+    assert graph.edges.column("influence").to_pylist() == [0.5, -1.5]
+    assert "others have -1.0 of the scores of 1 predictions, along 2 edges" in graph.sentences()[0]
+    assert len(influent.influence_graph(scores, min_influence=1)) == 1
+    with pytest.raises(ConfigError, match="explain_causes"):
+        graph.probabilities()

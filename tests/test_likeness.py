@@ -207,3 +207,14 @@ def test_the_table_goes_to_disk(moved, tmp_path):
     plain = json.loads((tmp_path / "likeness.json").read_text())
     assert [row["name"] for row in plain["tests"]] == [row.name for row in moved.tests]
     assert moved.sentence() in (tmp_path / "likeness.md").read_text()
+
+
+def test_where_everybody_is_tied_to_everybody_rewired_ties_say_nothing():
+    log, pairs = followed(n_pairs=12)
+    leaders, others = ([pair[end] for pair in pairs] for end in (0, 1))
+    everybody = ties_of(log, [(leader, other) for leader in leaders for other in others])
+    row = rows_of(report_of(log, everybody))["ties rewired"]
+    assert row.beyond is None
+    assert "all that they could be tied to" in row.why_not
+    found = find_tie_artefacts(everybody, log)
+    assert (found.mutual, found.lift) == (0, None)

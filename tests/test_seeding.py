@@ -4,6 +4,7 @@ import itertools
 import math
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
@@ -403,3 +404,20 @@ def test_credit_of_a_log_that_cannot_have_any_is_refused_in_words():
     untimed = influent.read_events(pa.table({"user_id": ["ann"], "item_id": ["x"]}))
     with pytest.raises(DataError, match="this log has no times"):
         choose_seeds_by_credit(untimed, arcs_of(("ann", "bob")), 1)
+
+
+def test_ids_of_another_type_are_compared_as_text_when_credit_is_shared():
+    events = influent.read_events(pa.table({"user_id": [1, 2, 3], "item_id": ["x"] * 3, "time": [1, 2, 3]}))
+    arcs = pa.table({"source_user_id": ["1", "01", "bot"], "target_user_id": ["2", "3", "1"]})
+    found = Propagation.of(events, arcs)
+    assert found.n_unknown_arcs == 2
+    assert found.shares.nnz == 1
+
+
+def test_a_data_frame_in_place_of_arcs_is_refused_with_the_way_to_read_it():
+    arcs = pd.DataFrame({"source_user_id": [1], "target_user_id": [2], "probability": [0.5]})
+    events = influent.read_events(pa.table({"user_id": [1, 2], "item_id": ["x"] * 2, "time": [1, 2]}))
+    with pytest.raises(ConfigError, match="read_edges"):
+        influent.choose_seeds_by_credit(events, arcs, 1)
+    with pytest.raises(ConfigError, match="read_edges"):
+        influent.Spread.of_table(arcs)

@@ -18,6 +18,7 @@ from influent.cli import app
 from influent.data.moments import moments_at
 from influent.data.ties import find_co_actions
 from influent.errors import ConfigError, DataError, SchemaError
+from influent.models.social import SocialConfig
 
 HOUR_S = 3600
 
@@ -415,3 +416,72 @@ def test_a_run_has_a_graph(tmp_path):
         "action",
         "period_start_us",
     ]
+
+
+def test_who_did_nothing_before_the_fit_is_put_down_to_others_no_more_than_chance_says():
+    whole = sequences_of(
+        [("ann", f"a{day % 7}", 24 * day) for day in range(30)]
+        + [("bob", f"a{day % 7}", 24 * day + 1 + 11 * (day % 2)) for day in range(30)]
+        + [("zoe", "a0", 24 * 35), ("ann", "a1", 24 * 40), ("zoe", "a1", 24 * 40 + 1)]
+    )
+    split = influent.split_at(whole, int(1_704_067_200e6 + 30 * 24 * HOUR_S * 1e6))
+    ties = influent.build_ties(edges_of(("ann", "bob"), ("ann", "zoe")), whole)
+    model = influent.Social(ties).fit(split.train)
+    assert model.rate_U[whole.vocab.users.to_idx(["zoe"])[0]] == 0
+    ledger = influent.explain_causes(model, whole)
+    by_own = [row["credit"] for row in ledger.table.to_pylist() if row["user_id"] == "zoe" and row["source"] == "bias"]
+    # Nobody acted on a0 in the week before: it is popularity or its burst. After ann, her own rate still has a part.
+    assert by_own[0] > 0.5
+    assert by_own[1] > 0.01
+
+
+def test_users_and_items_that_came_after_the_fit_have_no_ties_and_are_left_out(fitted):
+    model, log = fitted
+    rows = {"user_id": ["zoe", "ann", "bob", "bob"], "item_id": ["a0", "a0", "a0", "new"]}
+    rows["timestamp"] = [1_704_067_200 + HOUR_S * hour for hour in (0, 1, 2, 3)]
+    later = influent.build_sequences(influent.clean(influent.read_events(pa.table(rows))), vocab=log.vocab)
+    # With three users known, zoe as a source of ann's would be counted like ann as one of bob's.
+    assert (model.ties.find(np.array([3, 0, 0]), np.array([0, 1, 3])) == [-1, 0, -1]).all()
+    ledger = influent.explain_causes(model, later)
+    assert len(ledger) == 3
+    social = [(row["source_user_id"], row["user_id"]) for row in ledger.table.to_pylist() if row["source"] == "social"]
+    assert social == [("ann", "bob")]
+
+
+def test_scenes_of_another_log_are_refused_and_an_event_without_one_is_in_none():
+    log = pa.table(
+        {
+            "user_id": [who for _ in range(20) for who in ("ann", "bob")],
+            "item_id": [f"a{day % 7}" for day in range(20) for _ in range(2)],
+            "timestamp": [1_704_067_200 + HOUR_S * (24 * day + late) for day in range(20) for late in range(2)],
+            "scene": [None if day < 5 else "feed" if day % 2 else "mail" for day in range(20) for _ in range(2)],
+        }
+    )
+
+    def read(table, **more):
+        return influent.build_sequences(influent.clean(influent.read_events(table)), **more)
+
+    train = read(log)
+    model = influent.Social(influent.build_ties(edges_of(("ann", "bob")), train)).fit(train)
+    assert model.n_scenes == 3
+    # Feed, mail, neither: ann acted 8, 7 and 5 times, and the latest of these an hour before the log's end.
+    assert np.round(model.exposure_LS[0]).tolist() == [8, 7, 5] or np.round(model.exposure_LS[0]).tolist() == [7, 7, 5]
+    renamed = log.set_column(
+        3, "scene", pa.array([None if one is None else f"z{one}" for one in log["scene"].to_pylist()])
+    )
+    with pytest.raises(SchemaError, match="scene"):
+        influent.explain_causes(model, read(renamed))
+    with pytest.raises(SchemaError, match="'scene'"):
+        influent.explain_causes(model, read(log.drop_columns(["scene"])))
+
+
+def test_one_bin_of_gaps_is_refused_since_it_would_end_after_a_second():
+    with pytest.raises(ConfigError, match="n_bins"):
+        SocialConfig(n_bins=1)
+
+
+def test_a_tie_that_has_always_been_has_no_time_beside_ties_with_one():
+    log = sequences_of([("ann", "tea", 0), ("bob", "tea", 1), ("cat", "tea", 2)])
+    table = pa.table({"source_user_id": ["ann", "bob"], "target_user_id": ["bob", "cat"], "time_us": [5, None]})
+    ties = influent.build_ties(influent.read_edges(table, time="time_us", time_unit="us"), log)
+    assert ties.to_table().column("time_us").to_pylist() == [5, None]

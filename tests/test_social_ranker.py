@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 import influent
 from influent import testing
 from influent.cli import app
+from influent.data.moments import latest_moments
 from influent.errors import ConfigError
 from tests.test_social import edges_of, sequences_of
 
@@ -248,3 +249,19 @@ def test_a_log_without_times_and_one_of_other_people_are_refused_with_the_reason
             ask(order_only)
         with pytest.raises(influent.SchemaError, match="another vocabulary"):
             ask(other.test)
+
+
+def test_moments_of_which_nothing_is_known_next_teach_nothing(moved):
+    split, model = moved
+    own, ties = model.own, model.social.ties
+    nothing = latest_moments(split.train, np.arange(5))
+    with pytest.raises(ConfigError, match="what came next"):
+        influent.SocialRanker(ties, own=own).fit(split.train, nothing)
+
+
+def test_no_moments_have_no_credits(moved):
+    split, model = moved
+    none = split.test.take(np.zeros(0, np.int64))
+    credits = model.credits(none, np.zeros((0, 2), np.int64))
+    assert credits.credit.shape == (0, 2)
+    assert model.predict(none).shape == (0, model.vocab.n_items)

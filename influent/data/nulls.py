@@ -68,6 +68,11 @@ def rewire(ties: Ties, rng: np.random.Generator, *, n_rounds: int = 20) -> Ties:
     return _sorted(ties, source, target, None)
 
 
+def share_moved(ties: Ties, rewired: Ties) -> float:
+    """Return which part of rewired ties are not among the others."""
+    return float((ties.find(rewired.source, rewired.target) < 0).mean())
+
+
 def _sorted(ties: Ties, source: np.ndarray, target: np.ndarray, since_us: np.ndarray | None) -> Ties:
     order = np.lexsort((source, target))
     since_us = None if since_us is None else since_us[order]

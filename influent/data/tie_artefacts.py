@@ -9,7 +9,7 @@ import numpy as np
 from scipy import sparse
 
 from influent.data.moments import Moments
-from influent.data.nulls import rewire
+from influent.data.nulls import rewire, share_moved
 from influent.data.sequences import Sequences
 from influent.data.ties import Ties
 from influent.data.time_artefacts import TimeArtefacts, find_time_artefacts
@@ -104,7 +104,10 @@ def find_tie_artefacts(
 def _lift(
     ties: Ties, sequences: Sequences, n_draws: int, rng: np.random.Generator
 ) -> tuple[float | None, float | None, float | None]:
-    """Return shared items by tie over those by rewired tie, and the interval; None where rewired ties share nothing."""
+    """Return shared items by tie over those by rewired tie, and the interval.
+
+    None where rewired ties share nothing, and where most people are tied to all that they could be tied to.
+    """
     known = sequences.item_idx >= 0
     ends = sequences.user_idx[known], sequences.item_idx[known]
     has = sparse.csr_array(
@@ -116,8 +119,9 @@ def _lift(
     def shared(of: Ties) -> float:
         return float(has[of.source[some]].multiply(has[of.target[some]]).sum() / len(some))
 
-    by_chance = np.array([shared(rewire(ties, rng)) for _ in range(n_draws)])
-    if by_chance.mean() == 0:
+    draws = [rewire(ties, rng) for _ in range(n_draws)]
+    by_chance = np.array([shared(drawn) for drawn in draws])
+    if by_chance.mean() == 0 or np.mean([share_moved(ties, drawn) for drawn in draws]) < 0.5:
         return None, None, None
     mean = float(by_chance.mean())
     lift, spread = shared(ties) / mean, 1.96 * float(by_chance.std(ddof=1)) / mean

@@ -14,6 +14,9 @@ from influent.data.vocab import UNKNOWN, Ids
 from influent.errors import ConfigError, DataError
 from influent.settings import check_int, check_type
 
+_ALWAYS = np.iinfo(np.int64).min
+"""Since when a tie is that has always been, among ties with times"""
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Ties:
@@ -39,12 +42,14 @@ class Ties:
 
     def find(self, source: np.ndarray, target: np.ndarray) -> np.ndarray:
         """Return the place of each of these pairs among the ties, −1 where there is none; int64."""
-        keys = self.target * len(self.users) + self.source
-        asked = target.astype(np.int64) * len(self.users) + source
+        n = len(self.users)
+        keys = self.target * n + self.source
+        asked = target.astype(np.int64) * n + source
         if len(keys) == 0:
             return np.full(len(asked), -1)
         place = np.minimum(np.searchsorted(keys, asked), len(keys) - 1)
-        return np.where(keys[place] == asked, place, -1)
+        # Who came after the ties has none; their index would stand for another pair.
+        return np.where((keys[place] == asked) & (source < n) & (target < n), place, -1)
 
     def of_targets(self) -> np.ndarray:
         """Return where the ties into each user begin, int64 (n_users + 1,)."""
@@ -52,7 +57,9 @@ class Ties:
 
     def to_table(self) -> pa.Table:
         """Return `source_user_id`, `target_user_id`, `time_us` (null where a tie has always been)."""
-        since = pa.nulls(len(self), pa.int64()) if self.since_us is None else pa.array(self.since_us)
+        since = pa.nulls(len(self), pa.int64())
+        if self.since_us is not None:
+            since = pa.array(self.since_us, mask=self.since_us == _ALWAYS)
         return pa.table(
             {
                 schema.SOURCE_USER_ID: self.users.to_ids(self.source),
@@ -80,7 +87,7 @@ def build_ties(edges: pa.Table, sequences: Sequences) -> Ties:
     users = sequences.vocab.users
     source, target = (users.to_idx(edges.column(name)) for name in (schema.SOURCE_USER_ID, schema.TARGET_USER_ID))
     times = edges.column(schema.TIME_US)
-    since = None if times.null_count == len(times) else times.fill_null(np.iinfo(np.int64).min).to_numpy()
+    since = None if times.null_count == len(times) else times.fill_null(_ALWAYS).to_numpy()
     has_events = np.diff(sequences.offsets) > 0
     known = (source != UNKNOWN) & (target != UNKNOWN)
     known[known] &= has_events[source[known]] & has_events[target[known]]

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from influent.data.moments import first_not_before
-from influent.data.nulls import reverse, rewire, shuffle_times
+from influent.data.nulls import reverse, rewire, share_moved, shuffle_times
 from influent.data.sequences import Sequences
 from influent.data.ties import CoActions, Ties, find_co_actions
 from influent.evaluation.metrics import bootstrap_interval
@@ -173,17 +173,19 @@ def times_shuffled(probe: Probe) -> LikenessTest:
 
 def ties_rewired(probe: Probe) -> LikenessTest:
     """Hold ties against ties to other people who have as many."""
+    about: dict[str, Any] = {
+        "name": "ties rewired",
+        "measured": "along the ties; placebo: along ties to others who have as many",
+        "if_alike": "less too: people are alike along their ties",
+    }
     rng = np.random.default_rng(probe.seed)
-    by_chance = [float(probe.received(rewire(probe.ties, rng)).sum()) for _ in range(probe.n_draws)]
-    numbers = _by_draws(probe.received(), by_chance)
+    draws = [rewire(probe.ties, rng) for _ in range(probe.n_draws)]
+    if np.mean([share_moved(probe.ties, drawn) for drawn in draws]) < 0.5:
+        return LikenessTest(**about, why_not="most people are tied to all that they could be tied to")
+    numbers = _by_draws(probe.received(), [float(probe.received(drawn).sum()) for drawn in draws])
     if numbers["speaks"] == "for":
         numbers["speaks"] = "neither way"
-    return LikenessTest(
-        name="ties rewired",
-        measured="along the ties; placebo: along ties to others who have as many",
-        if_alike="less too: people are alike along their ties",
-        **numbers,
-    )
+    return LikenessTest(**about, **numbers)
 
 
 def future_acts(probe: Probe) -> LikenessTest:

@@ -22,7 +22,7 @@ from influent import schema
 from influent.data.clock import span_us, window_starts
 from influent.data.sequences import Sequences
 from influent.errors import ConfigError, DataError, MissingExtraError, nearest
-from influent.influence.ledger import Ledger
+from influent.influence.ledger import CAUSE, Ledger
 from influent.influence.levels import EventCredits, factor_names, read_factors
 from influent.run import require_files
 from influent.settings import check_type
@@ -43,6 +43,8 @@ class GraphNote:
 
     model: str
     fitted_on: str
+    head: str
+    """What credits are shares of: `cause`, an event each, or a score"""
     by: str | None
     """What edges are split by, beside source and target"""
     period: str | None = None
@@ -90,9 +92,10 @@ class InfluenceGraph:
     def sentences(self) -> list[str]:
         """Return what a reader has to know of these numbers."""
         total, note = pc.sum(self.people.column("received")).as_py(), self.note
-        lines = [
-            f"{note.model}: {total:,.1f} of {note.n_predictions:,} are put down to others, along {len(self):,} edges."
-        ]
+        what = f"{total:,.1f} of {note.n_predictions:,} are put down to others"
+        if note.head != CAUSE:
+            what = f"others have {total:,.1f} of the scores of {note.n_predictions:,} predictions"
+        lines = [f"{note.model}: {what}, along {len(self):,} edges."]
         if note.n_left_out:
             lines.append(f"{note.n_left_out:,} edges, {note.left_out:,.1f} together, are too small to be shown.")
         return [*lines, note.likeness, *note.artefacts, note.caution]
@@ -126,8 +129,13 @@ class InfluenceGraph:
         where m is how many of the target's are put down to each of the source's.
 
         Raises:
-            ConfigError: edges are split, so that a pair has several.
+            ConfigError: edges are split, so that a pair has several, or add up scores and not events.
         """
+        if self.note.head != CAUSE:
+            raise ConfigError(
+                "these edges add up parts of scores, which are no chances. Make the graph of a ledger of causes: "
+                "influence_graph(explain_causes(model, sequences))."
+            )
         if self.note.split:
             split = " and ".join(self.note.split)
             raise ConfigError(f"edges are split by {split}. Make the graph without 'by' and 'period' for one a pair.")
@@ -226,7 +234,7 @@ def influence_graph(
         period: split edges by calendar windows of the targets' events, in UTC: a number and s, m, h, d or w. The column
             `period_start_us` says when each begins; those of a week begin on Monday.
         sequences: the events that were explained, for factors that are not in the ledger: scene, features of items.
-        min_influence: edges with less are left out.
+        min_influence: edges with less, either way, are left out.
 
     Raises:
         ConfigError: there is no such column and no such factor, the ledger is shortened, so that it does not say what
@@ -241,12 +249,13 @@ def influence_graph(
     social, split = social_rows(ledger, by=by, period=period, sequences=sequences)
     key = [schema.SOURCE_USER_ID, schema.USER_ID, *split]
     edges = _added_up(social, key).rename_columns({schema.USER_ID: schema.TARGET_USER_ID})
-    enough = pc.greater_equal(edges.column(INFLUENCE), min_influence)
+    enough = pc.greater_equal(pc.abs(edges.column(INFLUENCE)), min_influence)
     left_out = edges.filter(pc.invert(enough)).column(INFLUENCE)
     edges = edges.filter(enough)
     note = GraphNote(
         model=ledger.note.model,
         fitted_on=ledger.note.fitted_on,
+        head=ledger.note.head,
         by=by,
         period=period,
         n_predictions=len(ledger),

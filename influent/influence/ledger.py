@@ -25,6 +25,10 @@ TOLERANCE = 1e-4
 """How far the credits of a prediction may add up to something else than its score."""
 
 
+CAUSE = "cause"
+"""The head whose credits are shares of an event: what it was an answer to"""
+
+
 @dataclass(frozen=True, kw_only=True)
 class LedgerNote:
     """What a reader of a ledger has to know."""

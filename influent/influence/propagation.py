@@ -20,7 +20,7 @@ from influent.data.events import Events
 from influent.data.moments import ranges
 from influent.data.vocab import UNKNOWN, Ids
 from influent.errors import ConfigError, DataError, SchemaError
-from influent.settings import check_int
+from influent.settings import check_int, check_type
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -61,6 +61,7 @@ class Propagation:
             SchemaError: `arcs` lacks a column.
             ConfigError: `half_life` is no span.
         """
+        check_type("arcs", arcs, pa.Table, "read_edges(...)")
         for name in (schema.SOURCE_USER_ID, schema.TARGET_USER_ID):
             if name not in arcs.column_names:
                 raise SchemaError(f"arcs have no column {name!r}. They have: {', '.join(arcs.column_names)}.")
@@ -234,9 +235,13 @@ def _first_acts(events: Events, action: str | None) -> pa.Table:
 def _shares(engine: Engine, acts: pa.Table, arcs: pa.Table, half_life: str | None) -> sparse.csr_array:
     """Return the share of the credit for each act (row) that each act before it (column) has."""
     n_acts = len(acts)
-    table = engine.register(acts.append_column("act", pa.array(np.arange(n_acts))))
-    ends = {"source": arcs.column(schema.SOURCE_USER_ID), "target": arcs.column(schema.TARGET_USER_ID)}
-    known = engine.register(pa.table({name: end.cast(acts.schema.field(0).type) for name, end in ends.items()}))
+    user, ends = acts.column(schema.USER_ID), arcs.select([schema.SOURCE_USER_ID, schema.TARGET_USER_ID]).columns
+    if any(end.type != user.type for end in ends):
+        # Ids of another type are compared as text, as everywhere.
+        user, ends = user.cast(pa.string()), [end.cast(pa.string()) for end in ends]
+    columns = {name: acts.column(name) for name in (schema.ITEM_ID, schema.TIME_US)}
+    table = engine.register(pa.table({schema.USER_ID: user, **columns, "act": np.arange(n_acts)}))
+    known = engine.register(pa.table(ends, names=["source", "target"]))
     passed = engine.arrow(
         "SELECT DISTINCT later.act AS later, earlier.act AS earlier, later.time_us - earlier.time_us AS gap_us "
         f"FROM {known} arc JOIN {table} later ON later.user_id = arc.target JOIN {table} earlier "

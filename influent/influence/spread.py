@@ -15,7 +15,7 @@ from influent import schema
 from influent.data.vocab import UNKNOWN, Ids, id_array
 from influent.errors import DataError, SchemaError, UnknownIdError
 from influent.influence.independent_cascade import Arcs
-from influent.settings import check_int
+from influent.settings import check_int, check_type
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -93,6 +93,7 @@ class Spread:
             UnknownIdError: an arc is of somebody who is not among `people`.
         """
         wanted = (schema.SOURCE_USER_ID, schema.TARGET_USER_ID, schema.PROBABILITY)
+        check_type("arcs", arcs, pa.Table, "read_edges(...)")
         for name in wanted:
             if name not in arcs.column_names:
                 raise SchemaError(

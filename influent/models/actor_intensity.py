@@ -22,7 +22,7 @@ import numpy as np
 from scipy.optimize import minimize
 
 from influent.data.cascades import NextActs
-from influent.errors import LeakageError, NotFittedError
+from influent.errors import DataError, LeakageError, NotFittedError
 from influent.models.actor_stream import ActorMoment, ActorStream, PairCounting, walk
 from influent.models.next_actor import StreamedModel
 from influent.models.transitions import PairDecay
@@ -89,7 +89,12 @@ class ActorIntensity(StreamedModel):
 
         Args:
             acts: `split.train`, or `split.train_and_validation` once the settings are chosen.
+
+        Raises:
+            DataError: there are no acts.
         """
+        if len(acts) == 0:
+            raise DataError("there are no acts to learn from. Give more cascades, or a smaller part for tests.")
         n_sums = len(self.half_lives_days) + 1 + len(self.countings) * len(self.reaches)
         self.alpha, self.beta = np.split(np.full(n_sums, 1 / n_sums), [len(self.half_lives_days) + 1])
         self.power, self.gamma = np.zeros(len(self.half_lives_days)), 1.0

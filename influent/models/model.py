@@ -144,6 +144,25 @@ def check_same_categories(model: Fitted, moments: Moments) -> None:
         _check_same(ours[name], theirs[name], model)
 
 
+def check_same_category(model: Fitted, moments: Moments, name: str) -> None:
+    """Refuse moments of sequences in which a category of events is there and not for the model, or has other values.
+
+    Raises:
+        SchemaError: so it is.
+    """
+    ours, theirs = (vocab.categories.get(name) for vocab in (model.vocab, moments.sequences.vocab))
+    if ours is not None and theirs is not None:
+        _check_same(ours, theirs, model)
+    elif ours is not theirs:
+        has, lacks = (
+            ("this model was", "these sequences were") if theirs is None else ("these sequences were", "this model was")
+        )
+        raise SchemaError(
+            f"{has} made of a log with the column {name!r}, {lacks} not. Build both from logs with the same columns, "
+            "by build_sequences(events, vocab=model.vocab)."
+        )
+
+
 def _check_same(known: Ids, given: Ids, model: Fitted) -> None:
     if given.ids is not known.ids and not given.ids.equals(known.ids):
         raise SchemaError(

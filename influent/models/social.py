@@ -40,7 +40,7 @@ from influent.data.vocab import Vocab
 from influent.errors import ConfigError, SchemaError
 from influent.models.bursts import Bursts, bin_of
 from influent.models.credits import Credits, Exactness
-from influent.models.model import Model, check_fitted, check_same_ids
+from influent.models.model import Model, check_fitted, check_same_category, check_same_ids
 from influent.models.ranks import BATCH
 from influent.progress import Progress
 from influent.settings import Checked
@@ -66,8 +66,9 @@ class SocialConfig(Checked):
 
     def __post_init__(self) -> None:
         span_us(self.window)
-        for name in ("reach", "n_bins", "iterations"):
+        for name in ("reach", "iterations"):
             self._check_int(name, 1)
+        self._check_int("n_bins", 2)
         self._check_real("prior_events", 1e-6)
         if self.chance != -1:
             self._check_real("chance", 0.0)
@@ -81,13 +82,18 @@ _DAY_S = 86_400.0
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Causes:
-    """What each event of a log was an answer to, as shares of its rate; they add up to 1."""
+    """What each event of a log was an answer to, as shares of its rate; they add up to 1.
+
+    Events on items that came after the fit are left out: nothing is known of them.
+    """
 
     moments: Moments
-    """The moment of each event"""
+    """The moment of each event whose item is known, N of them"""
     of_lines: dict[str, np.ndarray]
-    """float64 (E,) for each line that no event of others owns"""
+    """float64 (N,) for each line that no event of others owns"""
     co_actions: CoActions
+    owner: np.ndarray
+    """int64 (P,): the moment of the later event of each co-action"""
     of_events: np.ndarray
     """float64 (P,): of the earlier event of each co-action, in the rate of the later one"""
 
@@ -139,8 +145,8 @@ class Social:
 
     @property
     def n_scenes(self) -> int:
-        """Return how many scenes strengths differ by; 1 where the log names none."""
-        return max(len(self.vocab.categories.get(schema.SCENE, ())), 1)
+        """Return how many scenes strengths differ by, the last for events without one; 1 where the log names none."""
+        return len(self.vocab.categories.get(schema.SCENE, ())) + 1
 
     def fit(self, train: Sequences, validation: Moments | None = None, *, progress: Progress | None = None) -> Self:
         """Learn rates, lines, the kernel and strengths from the training events; validation moments are not needed.
@@ -170,8 +176,7 @@ class Social:
             SchemaError: the sequences count users, items or actions by another vocabulary.
             ConfigError: the log is order-only.
         """
-        check_same_ids(self, _moments_of_all(train))
-        self.check_log(train)
+        self.check_moments(_moments_of_all(train))
         f_EK = self._of_lines(train)
         back, place = train.backwards()
         directions = ((train, f_EK), (back, f_EK[place]))
@@ -210,6 +215,18 @@ class Social:
         other = Social(replace(self.ties, since_us=None), own=self.own, config=self.config)
         other.vocab, other.popularity = self.vocab, self.popularity
         return other
+
+    def check_moments(self, moments: Moments) -> None:
+        """Refuse moments of a log that this model cannot be asked of.
+
+        Raises:
+            NotFittedError: the model is not fitted.
+            SchemaError: they count users, items, actions or scenes by another vocabulary.
+            ConfigError: the log is order-only.
+        """
+        check_same_ids(self, moments)
+        check_same_category(self, moments, schema.SCENE)
+        self.check_log(moments.sequences)
 
     def check_log(self, sequences: Sequences) -> None:
         """Refuse a log that has no times, or whose users are not those of the ties, with others behind them.
@@ -324,19 +341,18 @@ class Social:
         return np.stack(columns, axis=1).reshape(-1)
 
     def _scene_of(self, sequences: Sequences) -> np.ndarray:
-        """Return the scene of each event, int64 (E,); 0 where the log names none."""
+        """Return the scene of each event, int64 (E,)."""
         if schema.SCENE not in sequences.category_names:
             return np.zeros(len(sequences), np.int64)
         column = sequences.categories[:, sequences.category_names.index(schema.SCENE)]
-        return np.asarray(np.maximum(column, 0), np.int64)
+        return np.where(column < 0, self.n_scenes - 1, column).astype(np.int64)
 
     def predict(self, moments: Moments) -> np.ndarray:
         """Return the rate of every item at each moment, per day, float32 (N, n_items).
 
         A moment whose time is not given is right after the log's last event.
         """
-        check_same_ids(self, moments)
-        self.check_log(moments.sequences)
+        self.check_moments(moments)
         bursts = Bursts(moments.sequences, self.edges_us)
         found = [
             self._rates(moments.take(slice(first, first + BATCH)), bursts) for first in range(0, len(moments), BATCH)
@@ -356,8 +372,7 @@ class Social:
 
         The events are those of others; `place` says whose. What a user's own past expects is a line of its own.
         """
-        check_same_ids(self, moments)
-        self.check_log(moments.sequences)
+        self.check_moments(moments)
         lines = self._lines_of_all(moments, Bursts(moments.sequences, self.edges_us))
         picked = {name: np.take_along_axis(rate, candidates, axis=1) for name, rate in lines.items()}
         owner, place, term = self._terms(moments)
@@ -381,15 +396,17 @@ class Social:
         ]
         if self.own is not None:
             shares.append(special.softmax(self.own.predict(moments).astype(np.float64), axis=1))
-        # Who came after the fit, or did nothing before, acts as often as others do.
-        rate_U = np.append(self.rate_U, 0.0)
-        rate_N = rate_U[np.minimum(moments.user_idx, len(self.rate_U))]
-        rate_N = np.where(rate_N > 0, rate_N, rate_U[rate_U > 0].mean())
-        weights = _DAY_S * rate_N[:, None] * self.line_K
+        weights = _DAY_S * self._rate_of(moments.user_idx)[:, None] * self.line_K
         return {
             name: weights[:, place, None] * share
             for place, (name, share) in enumerate(zip(self.lines, shares, strict=True))
         }
+
+    def _rate_of(self, user_idx: np.ndarray) -> np.ndarray:
+        """Return the rate of each user; who came after the fit, or did nothing before, acts as often as others do."""
+        rate_U = np.append(self.rate_U, 0.0)
+        rate = rate_U[np.minimum(user_idx, len(self.rate_U))]
+        return np.asarray(np.where(rate > 0, rate, rate_U[rate_U > 0].mean()))
 
     def _terms(self, moments: Moments) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return moment, place and rate per day of each event of others that a moment's user may be answering."""
@@ -488,15 +505,16 @@ class Social:
             ConfigError: the log is order-only.
         """
         moments = _moments_of_all(sequences)
-        check_same_ids(self, moments)
-        self.check_log(sequences)
+        self.check_moments(moments)
         line_EK = self.line_terms(sequences, self._of_lines(sequences))
         pairs, term_P = self.social_terms(sequences)
         total_E = line_EK.sum(axis=1) + np.bincount(pairs.event, term_P, len(sequences))
+        is_known = sequences.item_idx >= 0
         return Causes(
-            moments=moments,
-            of_lines=dict(zip(self.lines, (line_EK / total_E[:, None]).T, strict=True)),
+            moments=moments.take(np.flatnonzero(is_known)),
+            of_lines=dict(zip(self.lines, (line_EK / total_E[:, None])[is_known].T, strict=True)),
             co_actions=pairs,
+            owner=(np.cumsum(is_known) - 1)[pairs.event],
             of_events=term_P / total_E[pairs.event],
         )
 
@@ -506,7 +524,7 @@ class Social:
         Args:
             f_EK: what each line expects of the item of each event, from `halfway`.
         """
-        rate_E = self.rate_U[sequences.user_idx]
+        rate_E = self._rate_of(sequences.user_idx)
         line_EK = np.asarray(rate_E[:, None] * self.line_K * f_EK)
         line_EK[:, 1] = rate_E * self.line_K[1] * (self._bursts_of_each(sequences) @ self.density_G / self.log_rate)
         return line_EK

@@ -106,14 +106,16 @@ class SocialRanker:
             ConfigError: there are no validation moments, or the log is order-only.
             SchemaError: the ties count users by another vocabulary than the log.
         """
-        if validation is None:
+        answered = None if validation is None else _answered(validation)
+        if not answered:
             raise ConfigError(
-                f"{self.name} learns what others weigh from validation moments. Give them: fit(train, validation)."
+                f"{self.name} learns what others weigh from validation moments, of which it is known what came next. "
+                "Give them: fit(train, validation)."
             )
         self.social.fit(train, progress=progress)
         strength = self.social.strength_LS
         self.mean_strength = float(strength.mean()) if strength.any() else 1.0
-        self.weight = _Choices.at(self, validation).weights()
+        self.weight = _Choices.at(self, answered).weights()
         return self
 
     def refit(self, train: Sequences, *, progress: Progress | None = None) -> SocialRanker:
@@ -133,7 +135,7 @@ class SocialRanker:
             SchemaError: the sequences count users, items or actions by another vocabulary.
         """
         check_same_ids(self, moments)
-        self.social.check_log(moments.sequences)
+        self.social.check_moments(moments)
         scores = self.own.predict(moments)
         bursts = Bursts(moments.sequences, self.social.edges_us)
         for first in range(0, len(moments), BATCH):
@@ -156,7 +158,7 @@ class SocialRanker:
             SchemaError: the sequences count users, items or actions by another vocabulary.
         """
         check_same_ids(self, moments)
-        self.social.check_log(moments.sequences)
+        self.social.check_moments(moments)
         if isinstance(self.own, EstimatedModel):
             own = self.own.credits(moments, candidates, method=method, mixture=mixture)
         else:
@@ -179,6 +181,8 @@ class SocialRanker:
             credit = credit * (some.sequences.item_idx[place][:, None] == asked[owner])
             kept = credit.any(axis=1)
             parts.append((first + owner[kept], place[kept], credit[kept]))
+        nothing = np.zeros(0, np.int64)
+        parts.append((nothing, nothing, np.zeros((0, candidates.shape[1]))))
         owner, place, credit = (np.concatenate(columns) for columns in zip(*parts, strict=True))
         return Credits(
             offsets=_offsets(owner, len(moments)),
@@ -251,8 +255,7 @@ class _Choices:
 
     @classmethod
     def at(cls, ranker: SocialRanker, moments: Moments) -> _Choices:
-        """Look at each moment whose next item is known."""
-        moments = moments.take(moments.sequences.item_idx[moments.stop] != UNKNOWN)
+        """Look at moments whose next item is known; there is one at least."""
         bursts = Bursts(moments.sequences, ranker.social.edges_us)
         parts = []
         for first in range(0, len(moments), BATCH):
@@ -309,6 +312,12 @@ class _Choices:
         loss = (top + np.log(total)).sum() - gain[self.chosen].sum() + penalty / 2 * weight @ weight
         chance = np.exp(height - top[self.owner]) / total[self.owner]
         return float(loss), self.x_RF.T @ (chance - self.chosen) + penalty * weight
+
+
+def _answered(moments: Moments) -> Moments:
+    """Return the moments whose next item is known."""
+    places = np.flatnonzero(moments.target_stop > moments.stop)
+    return moments.take(places[moments.sequences.item_idx[moments.stop[places]] != UNKNOWN])
 
 
 def own_part(model: Model) -> Model:
