@@ -93,6 +93,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", nargs="*")
     parser.add_argument("--users", type=int, default=10_000, help="how many of the users to explain; all unless told")
-    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--epochs", type=int, default=20)
     asked = parser.parse_args()
     main(asked.model, asked.users, asked.epochs)
