@@ -28,11 +28,10 @@ from benchmarks.sets import BENCHMARKS
 from benchmarks.yardstick import liked_often
 from influent.data.moments import latest_moments
 from influent.evaluation.faithfulness import credits_by
-from influent.evaluation.measure import sample
 
 MODELS = ("additive", "sasrec", "hstu", "gru")
-N_VALIDATED = 500
-"""Moments of learned-from users that say which epoch is best"""
+N_VALIDATED = 1000
+"""Moments, anywhere in the histories of users who are neither learned from nor explained, that say which epoch is best"""
 
 
 def main(names: list[str], n_users: int, n_epochs: int) -> None:
@@ -64,7 +63,8 @@ def judged(name: str, n_users: int, n_epochs: int) -> dict[str, Any]:
     train = influent.TrainConfig.from_dict({**asdict(model.train), "epochs": n_epochs})
     model = influent.Predictor(model=influent.ModelConfig.from_dict(settings), train=train)
     started = time.process_time()
-    model.fit(split.train, sample(split.validation, N_VALIDATED), progress=progress)
+    drawn = np.random.default_rng(0).permutation(len(split.validation))[:N_VALIDATED]
+    model.fit(split.train, split.validation.take(np.sort(drawn)), progress=progress)
     fitted = time.process_time()
     report = influent.check_faithfulness(
         model,

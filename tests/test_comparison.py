@@ -363,3 +363,13 @@ def wait_for(found, seconds=20):
             return something
         time.sleep(0.01)
     raise AssertionError("nothing came")
+
+
+def test_of_users_whose_every_event_is_a_moment_the_latest_is_looked_at():
+    log = {"user_id": np.repeat(np.arange(6), 5), "item_id": np.tile(np.arange(5), 6)}
+    sequences = influent.build_sequences(influent.read_events(pa.table(log)))
+    split = influent.split_users(sequences, test=[0, 1, 2], validation=[3])
+    found = sample(split.test, 2)
+    # Of the first and the last of three users: four events, and then the fifth.
+    assert (found.stop - found.start).tolist() == [4, 4]
+    assert found.user_idx.tolist() == [0, 2]

@@ -151,7 +151,9 @@ def measure(
 
 
 def sample(moments: Moments, n: int) -> Moments:
-    """Return up to `n` moments with a history, one a user at most, spread evenly over the users.
+    """Return up to `n` moments with a history, each user's latest, spread evenly over the users.
+
+    Where every event of a user is a moment, the earliest would have a history of one event.
 
     Raises:
         DataError: no moment has a history.
@@ -159,8 +161,9 @@ def sample(moments: Moments, n: int) -> Moments:
     with_history = np.flatnonzero(moments.stop > moments.start)
     if len(with_history) == 0:
         raise DataError("no test moment has a history, so there is nothing to explain. Split the log another way.")
-    _, first = np.unique(moments.user_idx[with_history], return_index=True)
-    rows = with_history[first]
+    latest_first = with_history[np.argsort(-moments.stop[with_history], kind="stable")]
+    _, first = np.unique(moments.user_idx[latest_first], return_index=True)
+    rows = latest_first[first]
     return moments.take(rows[np.unique(np.linspace(0, len(rows) - 1, min(n, len(rows))).round().astype(int))])
 
 
