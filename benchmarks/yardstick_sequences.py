@@ -31,7 +31,7 @@ from influent.evaluation.faithfulness import credits_by
 
 MODELS = ("additive", "sasrec", "hstu", "gru")
 N_VALIDATED = 1000
-"""Moments, anywhere in the histories of users who are neither learned from nor explained, that say which epoch is best"""
+"""Moments, anywhere in histories of users neither learned from nor explained, that say which epoch is best"""
 
 
 def main(names: list[str], n_users: int, n_epochs: int) -> None:
