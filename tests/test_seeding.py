@@ -419,5 +419,5 @@ def test_a_data_frame_in_place_of_arcs_is_refused_with_the_way_to_read_it():
     events = influent.read_events(pa.table({"user_id": [1, 2], "item_id": ["x"] * 2, "time": [1, 2]}))
     with pytest.raises(ConfigError, match="read_edges"):
         influent.choose_seeds_by_credit(events, arcs, 1)
-    with pytest.raises(ConfigError, match="read_edges"):
+    with pytest.raises(ConfigError, match="probabilities"):
         influent.Spread.of_table(arcs)

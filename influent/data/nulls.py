@@ -68,9 +68,14 @@ def rewire(ties: Ties, rng: np.random.Generator, *, n_rounds: int = 20) -> Ties:
     return _sorted(ties, source, target, None)
 
 
-def share_moved(ties: Ties, rewired: Ties) -> float:
-    """Return which part of rewired ties are not among the others."""
-    return float((ties.find(rewired.source, rewired.target) < 0).mean())
+def rewirings(ties: Ties, n: int, rng: np.random.Generator) -> list[Ties]:
+    """Return n ways of rewiring ties, or none where half of the ties stay as they are and more.
+
+    Most people are then tied to all that they could be tied to, and rewired ties are hardly others.
+    """
+    draws = [rewire(ties, rng) for _ in range(n)]
+    moved = [ties.find(drawn.source, drawn.target) < 0 for drawn in draws]
+    return draws if np.mean(moved) > 0.5 else []
 
 
 def _sorted(ties: Ties, source: np.ndarray, target: np.ndarray, since_us: np.ndarray | None) -> Ties:

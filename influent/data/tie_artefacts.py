@@ -9,7 +9,7 @@ import numpy as np
 from scipy import sparse
 
 from influent.data.moments import Moments
-from influent.data.nulls import rewire, share_moved
+from influent.data.nulls import rewirings
 from influent.data.sequences import Sequences
 from influent.data.ties import Ties
 from influent.data.time_artefacts import TimeArtefacts, find_time_artefacts
@@ -119,9 +119,8 @@ def _lift(
     def shared(of: Ties) -> float:
         return float(has[of.source[some]].multiply(has[of.target[some]]).sum() / len(some))
 
-    draws = [rewire(ties, rng) for _ in range(n_draws)]
-    by_chance = np.array([shared(drawn) for drawn in draws])
-    if by_chance.mean() == 0 or np.mean([share_moved(ties, drawn) for drawn in draws]) < 0.5:
+    by_chance = np.array([shared(drawn) for drawn in rewirings(ties, n_draws, rng)])
+    if not by_chance.any():
         return None, None, None
     mean = float(by_chance.mean())
     lift, spread = shared(ties) / mean, 1.96 * float(by_chance.std(ddof=1)) / mean

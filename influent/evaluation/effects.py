@@ -16,7 +16,7 @@ import numpy as np
 from influent import schema
 from influent.data.units import Design, Units, read_units
 from influent.errors import ConfigError, DataError
-from influent.evaluation.least_squares import Coefficient, fit_coefficient
+from influent.evaluation.least_squares import Coefficient, fit_coefficient, without_rounding
 from influent.evaluation.permutation import permutation_p_value
 from influent.evaluation.report import Measure
 from influent.settings import check_int
@@ -226,8 +226,7 @@ def _known_apart(units: Units, covariates: Sequence[str]) -> np.ndarray:
     """Return the outcome less what blocks and covariates say of it, exposure not looked at."""
     columns = np.stack([np.ones(len(units)), *_before(units, covariates).values()], axis=1)
     left = units.outcome - columns @ np.linalg.lstsq(columns, units.outcome, rcond=None)[0]
-    # What is left of nothing but rounding is nothing.
-    return np.where(np.abs(left) <= 1e-11 * np.abs(units.outcome).max(), 0.0, left)
+    return without_rounding(left, units.outcome)
 
 
 def _naive(outcome: np.ndarray, exposed: np.ndarray) -> Measure:

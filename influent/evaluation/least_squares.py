@@ -61,17 +61,21 @@ def fit_coefficient(
     # The coefficient is a sum over rows, Σ q·a × √w·y; so is its error, with the residuals in place of y.
     a_K = np.linalg.solve(r_KK.T, np.eye(len(columns))[list(columns).index(name)])
     fitted_K = q_NK.T @ (root * outcome)
-    # What is nothing but rounding is nothing, or a constant outcome would have an effect.
-    rounding = 1e-11 * np.abs(root * outcome).max(initial=0)
-    residual_N = root * outcome - q_NK @ fitted_K
-    residual_N[np.abs(residual_N) <= rounding] = 0
-    value = float(a_K @ fitted_K)
+    residual_N = without_rounding(root * outcome - q_NK @ fitted_K, root * outcome)
     adjusted_N = _adjusted(q_NK, a_K, group)
     error_G = np.bincount(group, weights=adjusted_N * residual_N)
     size_G = np.bincount(group, weights=adjusted_N**2)
     u_GK = np.stack([np.bincount(group, weights=adjusted_N * column) for column in q_NK.T], axis=1)
-    value = 0.0 if abs(value) <= rounding else value
+    value = float(without_rounding(a_K @ fitted_K, root * outcome))
     return Coefficient(value, float(np.sqrt((error_G**2).sum())), _degrees_of_freedom(size_G, u_GK))
+
+
+def without_rounding(found: np.ndarray, of: np.ndarray) -> np.ndarray:
+    """Return what was found by adding and taking away numbers, zero where it is nothing but their rounding.
+
+    Without this a constant outcome would have an effect, by as little as its residuals.
+    """
+    return np.where(np.abs(found) <= 1e-11 * np.abs(of).max(initial=0), 0.0, found)
 
 
 def _adjusted(q_NK: np.ndarray, a_K: np.ndarray, group: np.ndarray) -> np.ndarray:

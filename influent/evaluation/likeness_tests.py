@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from influent.data.moments import first_not_before
-from influent.data.nulls import reverse, rewire, share_moved, shuffle_times
+from influent.data.nulls import reverse, rewirings, shuffle_times
 from influent.data.sequences import Sequences
 from influent.data.ties import CoActions, Ties, find_co_actions
 from influent.evaluation.metrics import bootstrap_interval
@@ -178,9 +178,8 @@ def ties_rewired(probe: Probe) -> LikenessTest:
         "measured": "along the ties; placebo: along ties to others who have as many",
         "if_alike": "less too: people are alike along their ties",
     }
-    rng = np.random.default_rng(probe.seed)
-    draws = [rewire(probe.ties, rng) for _ in range(probe.n_draws)]
-    if np.mean([share_moved(probe.ties, drawn) for drawn in draws]) < 0.5:
+    draws = rewirings(probe.ties, probe.n_draws, np.random.default_rng(probe.seed))
+    if not draws:
         return LikenessTest(**about, why_not="most people are tied to all that they could be tied to")
     numbers = _by_draws(probe.received(), [float(probe.received(drawn).sum()) for drawn in draws])
     if numbers["speaks"] == "for":

@@ -59,7 +59,7 @@ class Propagation:
         Raises:
             DataError: the log has no times, or no such acts.
             SchemaError: `arcs` lacks a column.
-            ConfigError: `half_life` is no span.
+            ConfigError: `half_life` is no span, or `arcs` no Arrow table.
         """
         check_type("arcs", arcs, pa.Table, "read_edges(...)")
         for name in (schema.SOURCE_USER_ID, schema.TARGET_USER_ID):

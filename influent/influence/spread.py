@@ -88,12 +88,13 @@ class Spread:
             people: the ids of all, also of those without an arc; by default those that arcs name.
 
         Raises:
+            ConfigError: `arcs` is no Arrow table.
             SchemaError: a column is missing, or holds what it should not.
             DataError: there is nobody, or a probability is none.
             UnknownIdError: an arc is of somebody who is not among `people`.
         """
         wanted = (schema.SOURCE_USER_ID, schema.TARGET_USER_ID, schema.PROBABILITY)
-        check_type("arcs", arcs, pa.Table, "read_edges(...)")
+        check_type("arcs", arcs, pa.Table, "graph.probabilities()")
         for name in wanted:
             if name not in arcs.column_names:
                 raise SchemaError(
