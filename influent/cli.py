@@ -226,7 +226,8 @@ def fit(
         tasks: Any = task or ["ranking"]
         more: dict[str, Any] = {"split": parts, "n_members": members, "edges": edges, "refit": refit}
         fitted, events = steps.fit_run(run, tasks=tasks, **more, **shared)
-        what = f"{fitted.name} on {len(events.train):,} events"
+        learned = events.train_and_validation if refit else events.train
+        what = f"{fitted.name} on {len(learned):,} events"
         typer.echo(f"fitted: {what}, split {events.hash} ({events.protocol})")
     typer.echo(f"written: {run}")
 
@@ -445,11 +446,14 @@ def recommend(
     from influent import show, steps
     from influent.data.vocab import Vocab
 
+    columns = _columns(user_column, item_column, time_column, action_column, value_column, scene_column)
+    if columns and events is None:
+        raise ConfigError("columns are those of other events. Name them: --events LOG.")
     found = steps.recommend_run(
         run,
         users=user,
         events=events,
-        columns=_columns(user_column, item_column, time_column, action_column, value_column, scene_column),
+        columns=columns,
         progress=_progress(),
         k=k,
         seen=seen.value,
@@ -463,6 +467,8 @@ def recommend(
     for someone in users if user or events else users[:1]:
         typer.echo(f"for user {someone}:")
         show.show_recommendations(out, found, vocab, someone)
+    for someone in sorted(set(user or ()) - set(map(str, users))):
+        typer.echo(f"for user {someone}: nothing is left that may be recommended.")
     if user is None and events is None:
         typer.echo(f"written: {run / 'recommendations.parquet'} ({len(users):,} users)")
 
@@ -486,10 +492,12 @@ def demo(
     from influent import demo as whole_path
     from influent import show
 
+    columns = _columns(user, item, time, action, value, scene, time_unit, delimiter)
     if log is None:
+        if columns or items or seen is not Seen.exclude:
+            raise ConfigError("columns, --items and --seen are of a log of your own. Name it: influent demo LOG …")
         whole_path.run_demo(run, show.console(), _progress())
         return
-    columns = _columns(user, item, time, action, value, scene, time_unit, delimiter)
     whole_path.run_on_log(log, run, show.console(), _progress(), columns=columns, items=items, seen=seen.value)
 
 

@@ -187,7 +187,9 @@ class Run:
             for about in steps.values():
                 dict(about["settings"])
         except (ValueError, KeyError, TypeError) as error:
-            raise RunFolderError(f"{manifest} is damaged ({error}). Run influent clean again.") from error
+            raise RunFolderError(
+                f"{manifest} is damaged ({error}). Remove {folder}, or choose another --run, and run influent clean."
+            ) from error
         if version > FORMAT_VERSION:
             raise RunFolderError(
                 f"{folder} was written by a newer version (format {version}, this one reads up to {FORMAT_VERSION}). "

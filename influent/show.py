@@ -198,7 +198,8 @@ def show_drift(out: Console, found: Drift) -> None:
     table = _table("from", ">events", ">mean |credit|", ">over what is expected", ">95 % interval")
     for row in found.of(EVERYTHING, EVERYTHING):
         span = _between(row, "index", ".2f")
-        size, index = f"{row['mean_abs_credit']:.4f}", f"{row['index']:.2f}"
+        size = f"{row['mean_abs_credit']:.4f}"
+        index = "none" if row["index"] is None else f"{row['index']:.2f}"
         _add_row(table, iso(row["window_start_us"])[:16], f"{row['n_credits']:,}", size, index, span)
     out.print(table)
     out.print()
@@ -221,6 +222,13 @@ def show_drift(out: Console, found: Drift) -> None:
     out.print(found.about["caution"], markup=False, highlight=False)
 
 
+_NO_OUTCOMES = {
+    "ledger": "The ledger's is empty: its credits add up to 0 or less, of which there are no shares.",
+    "time_decay": "That of time decay is empty: the log has no times.",
+}
+"""Why a column of `show_attribution` is empty"""
+
+
 def show_attribution(out: Console, found: Attribution) -> None:
     """Print the outcomes of each channel by each method, where these disagree, and what if a channel were not there."""
     channels = list(found.of("ledger"))
@@ -233,17 +241,21 @@ def show_attribution(out: Console, found: Attribution) -> None:
     out.print(
         f"{about['n_outcomes']:,} outcomes ({about['outcome']}) of {about['n_journeys']:,} journeys; every column adds "
         f"up to them.",
+        *(f" {why}" for method, why in _NO_OUTCOMES.items() if found.of(method)[channels[0]]["outcomes"] is None),
+        sep="",
         markup=False,
         highlight=False,
     )
     widest = found.disagreements()[0]
     most, fewest = (widest[name].replace("_", " ") for name in ("most", "fewest"))
-    out.print(
-        f"The methods differ most on {widest['channel']}: {most} puts {widest['difference']:.1f} more down to it than "
-        f"{fewest}.\n",
-        markup=False,
-        highlight=False,
-    )
+    if most != fewest:
+        out.print(
+            f"The methods differ most on {widest['channel']}: {most} puts {widest['difference']:.1f} more down to it "
+            f"than {fewest}.",
+            markup=False,
+            highlight=False,
+        )
+    out.print()
     if about["exactness"] != "exact":
         out.print("An event's credit is not exactly what its removal takes away, so neither is a channel's.")
     if of_others := about["share_of_absolute_credit"].get("social"):
@@ -253,7 +265,9 @@ def show_attribution(out: Console, found: Attribution) -> None:
     rows = found.what_if.to_pylist()
     says_outcomes = rows[0]["outcome_change"] is not None
     outcomes = [">change of expected outcomes"] if says_outcomes else []
-    table = _table("without", ">events", ">change of all scores", ">95 % interval", *outcomes)
+    is_margin = about.get("contrast") is not None or about.get("against") is not None
+    change = ">change of all margins over rivals" if is_margin else ">change of all scores"
+    table = _table("without", ">events", change, ">95 % interval", *outcomes)
     for row in rows:
         cells = [row["channel"], f"{row['n_events']:,}", f"{row['score_change']:+.1f}"]
         cells.append(_between(row, "score_change", "+.1f"))
@@ -307,7 +321,7 @@ def _reasons_table(
         action = row[schema.SOURCE_ACTION]
         what = title_of(row[schema.SOURCE_ITEM_ID])
         what += f" ({row[schema.SOURCE_NAME]})" if row[schema.SOURCE_NAME] else ""
-        what = what if action == schema.DEFAULT_ACTION else f"{action} {what}"
+        what = what if action in (None, schema.DEFAULT_ACTION) else f"{action} {what}"
         by = f"{row[schema.SOURCE_USER_ID]}: " if row[schema.SOURCE] == "social" else ""
         _add_row(table, by + what, _when(row), _signed(row))
     if len(shown) < len(events):

@@ -21,6 +21,7 @@ from influent.data.moments import Moments, latest_moments, moments_of, now_and_b
 from influent.data.sequences import Sequences, build_sequences
 from influent.data.split import Split, SplitConfig
 from influent.data.ties import Ties, build_ties
+from influent.data.vocab import UNKNOWN
 from influent.errors import ConfigError, SchemaError
 from influent.evaluation.faithfulness import FaithfulnessReport, check_faithfulness, credits_by, removal_agreement
 from influent.evaluation.report import Comparison, check_lengths, evaluate
@@ -447,12 +448,12 @@ def recommend_run(
     if "ranking" not in tasks_of(model):
         raise _no_ranking(run)
     if events is not None:
+        kept = clean(read_events(events, **(columns or {})))
         handed_in = build_sequences(
-            clean(read_events(events, **(columns or {}))),
-            numbers=parts.train.number_names,
-            categories=parts.train.category_names,
-            vocab=model.vocab,
+            kept, numbers=parts.train.number_names, categories=parts.train.category_names, vocab=model.vocab
         )
+        for line in _what_was_read(kept.cleaning, handed_in):
+            (progress or Progress()).say(line)
         return recommend(model, _moments_for(handed_in, users), handed_in=True, **settings, progress=progress)
     moments = _moments_for(parts.test.sequences, users)
     recommendations = recommend(model, moments, **settings, progress=progress)
@@ -460,6 +461,15 @@ def recommend_run(
         with writing(run.folder, "recommend", settings, stands_on=run) as new:
             recommendations.save(new)
     return recommendations
+
+
+def _what_was_read(report: CleaningReport, handed_in: Sequences) -> list[str]:
+    """Return what whoever hands events in has to know: notes of reading them, what was dropped, what is not known."""
+    dropped = [f"{rule.n_dropped:,} events dropped, {rule.why}." for rule in report.rules if rule.n_dropped]
+    columns = {"items": handed_in.item_idx, "actions": handed_in.action_idx}
+    n_unknown = {what: int((column == UNKNOWN).sum()) for what, column in columns.items()}
+    unknown = [f"{n:,} events are of {what} that the model does not know." for what, n in n_unknown.items() if n]
+    return [*report.notes, *dropped, *unknown]
 
 
 def _ties(edges: str | Path, train: Sequences) -> Ties:

@@ -243,3 +243,15 @@ def test_what_is_asked_wrongly_is_said(planted, answered):
         journeys(of_labels, labels.moments.sequences, outcome=nobody)
     with pytest.raises(influent.ConfigError, match=r"'length' must be an int in the range \[1, 10\]"):
         journeys(ledger, sequences, outcome="purchase").paths(length=0)
+
+
+def test_why_a_column_is_empty_is_said_and_margins_are_called_so():
+    found = journeys_of([("AB", True), ("B", True)])
+    found = attribute(replace(found, since_us=np.full(3, np.nan), credit=np.full(3, -1.0)))
+    out = Console(record=True, width=200, file=io.StringIO())
+    of_ledger = {"exactness": "exact", "caution": "", "share_of_absolute_credit": {"event": 1.0}, "contrast": 3}
+    show_attribution(out, replace(found, about=found.about | of_ledger))
+    shown = out.export_text()
+    assert "The ledger's is empty: its credits add up to 0 or less" in shown
+    assert "That of time decay is empty: the log has no times." in shown
+    assert "change of all margins over rivals" in shown

@@ -385,7 +385,10 @@ def test_a_folder_that_is_no_run_folder_is_refused(tmp_path):
 @pytest.mark.parametrize("text", ["", "{", "[]", '"run"', "{}", '{"format_version": 1}', "\x00"])
 def test_a_damaged_manifest_is_refused(run, text):
     (run / "run.json").write_text(text)
-    with pytest.raises(influent.RunFolderError, match=r"run.json is damaged .* Run influent clean again"):
+    with pytest.raises(
+        influent.RunFolderError,
+        match=r"run.json is damaged .* Remove .*, or choose another --run, and run influent clean",
+    ):
         fit_run(run, kind="popularity")
 
 

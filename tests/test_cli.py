@@ -327,3 +327,92 @@ def test_a_table_of_items_may_call_the_id_as_the_log_does(log, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert "The First" in pq.read_table(tmp_path / "run" / "items.parquet").column("title").to_pylist()
+
+
+def test_options_that_belong_to_something_that_is_not_there_are_refused(run):
+    before = (run / "run.json").read_bytes()
+    for asked, message in [
+        (("demo", "--run", run, "--user", "who"), "are of a log of your own. Name it"),
+        (("recommend", run, "--user", "u0000", "--user-column", "who"), "--events"),
+        (("fit", run, "--target", "all"), "goes with a split by time"),
+        (("fit", run, "--model", "gru", "--gate", "query"), "one of the additive model"),
+    ]:
+        done = influent_command(*asked)
+        assert done.returncode == 2, asked
+        assert message in done.stderr
+    assert (run / "run.json").read_bytes() == before
+
+
+def test_who_is_left_without_a_list_is_named(run):
+    log = influent.Sequences.load(run)
+    names, items = log.vocab.users.ids.to_pylist(), log.vocab.items.ids.to_pylist()
+    has_seen = {name: set(log.item_idx[log.offsets[at] : log.offsets[at + 1]]) for at, name in enumerate(names)}
+    one, other = next((a, b) for a in names for b in names if has_seen[a] - has_seen[b])
+    item = items[min(has_seen[one] - has_seen[other])]
+    done = influent_command("recommend", run, "--user", one, "--user", other, "--candidate", item)
+    assert done.returncode == 0, done.stderr
+    assert f"for user {one}: nothing is left that may be recommended." in done.stdout
+    assert f"for user {other}:\n" in done.stdout
+
+
+def test_what_could_not_be_read_of_events_handed_in_is_said(run, tmp_path):
+    known = influent.Sequences.load(run).vocab.items.ids[0].as_py()
+    rows = [("eve", known, "view", "soon"), ("eve", known, "kiss", "2024-02-01"), ("eve", "none", "view", "2024-02-02")]
+    text = "user_id,item_id,action,time\n" + "".join(",".join(row) + "\n" for row in rows)
+    (tmp_path / "new.csv").write_text(text)
+    done = influent_command("recommend", run, "--events", tmp_path / "new.csv")
+    assert done.returncode == 0, done.stderr
+    assert "time: 1 cannot be read, the first is 'soon'" in done.stderr
+    assert "1 events dropped, its place in the order is unknown." in done.stderr
+    assert "1 events are of items that the model does not know." in done.stderr
+    assert "1 events are of actions that the model does not know." in done.stderr
+    assert "None" not in done.stdout
+
+
+@pytest.mark.parametrize("name", ["ledger.parquet", "predictions.parquet", "ledger.json"])
+def test_a_damaged_ledger_is_said_to_be_one(log, tmp_path, name):
+    run = tmp_path / "run"
+    for asked in (("clean", log / "log.csv", "--run", run, *COLUMNS), ("fit", run, "--model", "markov")):
+        assert influent_command(*asked).returncode == 0
+    assert influent_command("explain", run).returncode == 0
+    (run / name).write_bytes((run / name).read_bytes()[:50])
+    done = influent_command("factors", run)
+    assert done.returncode == 2
+    assert "is damaged" in done.stderr
+    assert "Run influent explain again" in done.stderr
+
+
+def test_drift_of_models_that_only_count_and_of_black_boxes(log, tmp_path):
+    run = tmp_path / "run"
+    assert influent_command("clean", log / "log.csv", "--run", run, *COLUMNS).returncode == 0
+    for kind, more in (("popularity", ()), ("markov", ()), ("gru", ("--config", log / "settings.toml"))):
+        assert influent_command("fit", run, "--model", kind, *more).returncode == 0
+        assert influent_command("explain", run).returncode == 0
+        done = influent_command("drift", run, "--window", "3d")
+        if kind == "popularity":
+            assert (done.returncode, "all credits are 0" in done.stderr) == (2, True)
+        else:
+            assert done.returncode == 0, done.stderr
+            assert (run / "drift.html").exists()
+
+
+def test_a_stranger_with_a_number_may_be_recommended_to_beside_ties_of_numbers(tmp_path):
+    rows = [f"{user},{item % 7},2024-01-{1 + item:02d}\n" for user in range(1, 9) for item in range(user, user + 6)]
+    (tmp_path / "log.csv").write_text("user_id,item_id,time\n" + "".join(rows))
+    (tmp_path / "edges.csv").write_text("source_user_id,target_user_id\n1,2\n3,4\n")
+    run = tmp_path / "run"
+    assert influent_command("clean", tmp_path / "log.csv", "--run", run).returncode == 0
+    fitted = influent_command("fit", run, "--model", "counts", "--edges", tmp_path / "edges.csv")
+    assert fitted.returncode == 0, fitted.stderr
+    done = influent_command("recommend", run, "--user", "777", "--user", "eve", "--user", "3", "--seen", "keep")
+    assert done.returncode == 0, done.stderr
+    assert [f"for user {who}:" in done.stdout for who in ("777", "eve", "3")] == [True] * 3
+
+
+def test_refitted_models_are_said_to_know_the_validation_events(log, tmp_path):
+    run = tmp_path / "run"
+    assert influent_command("clean", log / "log.csv", "--run", run, *COLUMNS).returncode == 0
+    done = influent_command("fit", run, "--model", "counts", "--refit")
+    split = influent.split_last(influent.Sequences.load(run))
+    assert f"on {len(split.train_and_validation):,} events" in done.stdout
+    assert len(split.train_and_validation) > len(split.train)

@@ -22,7 +22,15 @@ _INTEGERS = {"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT"
 _FLOATS = {"FLOAT": 24, "DOUBLE": 53}
 """With the bits of their fraction: beyond 2 to that power, not every integer has a float of its own."""
 _CLOCKS = {"TIMESTAMP", "TIMESTAMP_S", "TIMESTAMP_MS", "DATE"}
-_ZONE = r":.*(Z|z|[+-]\d{2}(:?\d{2})?)$"  # after a clock time: the day of 2024-01-05 is no zone
+_ZONE = r":.*(Z|z|[+-]\d{2}(:?\d{2})?| [A-Z]{3,5}| [A-Za-z]+(/[A-Za-z0-9_+-]+)+)$"
+"""After a clock time, where AM is no zone either, and the day of 2024-01-05 is none"""
+_UNIT_SIZES: dict[TimeUnit, tuple[float, float]] = {
+    "s": (0.0, 1e11),
+    "ms": (1e11, 1e14),
+    "us": (1e14, 1e17),
+    "ns": (1e17, 1e300),
+}
+"""How large numbers since 1970 are in each unit, from the year 1973 to the year 5138"""
 _UNIT_NAMES = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
 
 
@@ -254,11 +262,17 @@ def _read_numeric_time(engine: Engine, raw: RawTable, name: str, column: str, un
         "WHERE isfinite(x)"
     )
     middle = seen["middle"]
-    decided: TimeUnit = unit or (
-        "s" if middle is None or middle < 1e11 else "ms" if middle < 1e14 else "us" if middle < 1e17 else "ns"
-    )
+    by_size = [one for one, (least, _) in _UNIT_SIZES.items() if (middle or 0) >= least]
+    decided: TimeUnit = unit or by_size[-1]
     how = "as told" if unit else "decided by their size"
     notes = [f"{name}: numbers read as {_UNIT_NAMES[decided]} since 1970 ({how})."]
+    low, high = _UNIT_SIZES[decided]
+    n_others = engine.row(
+        f"SELECT count(*) FILTER (isfinite(x) AND x != 0 AND (abs(x) < {low} OR abs(x) >= {high})) AS n "
+        f"FROM (SELECT {number} AS x FROM {raw.name})"
+    )["n"]
+    if n_others and not unit:
+        notes.append(f"{name}: {n_others:,} of them would by their size be in another unit; do some rows differ in it?")
     per_unit = {"s": 1_000_000, "ms": 1_000, "us": 1, "ns": 0.001}[decided]
     if seen["latest"] is not None and seen["latest"] * per_unit < 365 * 86_400 * 1_000_000:
         notes.append(f"{name}: every time falls into 1970 or before; dates written as numbers look like this.")

@@ -63,6 +63,8 @@ class SplitConfig:
     def __post_init__(self) -> None:
         if self.target not in get_args(Target):
             raise ConfigError(f"target must be one of {', '.join(get_args(Target))}. Got {self.target!r}.")
+        if self.target != "first" and self.at == "last":
+            raise ConfigError(f"target={self.target!r} goes with a split by time; leaving the last event out has one.")
         if self.actions and self.at != "last":
             raise ConfigError("target actions go with split='last'; a split by time takes what comes first.")
 

@@ -80,6 +80,17 @@ def id_array(ids: Sequence[Any]) -> pa.Array:
         return pa.array([None if one is None else str(one) for one in ids])
 
 
+def _of_one_type(known: pa.Array, new: pa.Array) -> tuple[pa.Array, pa.Array]:
+    """Return both as the type of the known, where what is new is written as they are, or else as texts."""
+    texts = new.cast(pa.string())
+    try:
+        read = new.cast(known.type)
+    except pa.ArrowInvalid:
+        return known.cast(pa.string()), texts
+    # "01" is not the integer 1.
+    return (known, read) if read.cast(pa.string()).equals(texts) else (known.cast(pa.string()), texts)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Vocab:
     """The users, items, actions and categories of a log, with what is known about them."""
@@ -102,14 +113,15 @@ class Vocab:
     def with_users(self, user_ids: pa.Array) -> Vocab:
         """Return the vocabulary with those of these users whom it does not hold behind its own.
 
-        Where one kind of id is written as integers and the other as texts, all become texts.
+        Where one kind of id is written as integers and the other as texts, texts that are written integers are read
+        as such, or else all become texts.
         """
         known = self.users.ids
         new = user_ids.filter(pa.array(self.users.to_idx(user_ids) == UNKNOWN)).unique()
         if len(new) == 0:
             return self
         if new.type != known.type:
-            known, new = known.cast(pa.string()), new.cast(pa.string())
+            known, new = _of_one_type(known, new)
         return replace(self, users=Ids(self.users.kind, pa.concat_arrays([known, new])))
 
     def with_items(self, items: Features) -> Vocab:

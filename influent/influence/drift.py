@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from influent.data.clock import UNITS_US, iso, span_us, window_starts
 from influent.data.sequences import Sequences
-from influent.errors import ConfigError, UnknownIdError, nearest
+from influent.errors import ConfigError, DataError, UnknownIdError, nearest
 from influent.influence.changes import Change, Series, find_changes
 from influent.influence.factors import about_ledger
 from influent.influence.half_life import half_lives
@@ -130,12 +130,14 @@ def drift(
     Raises:
         ConfigError: the log is order-only, there is no such factor, or the window is longer than half of the time
             or cuts it into more than 120.
-        DataError: the ledger is shortened, holds no credit of an event, or is of one user.
+        DataError: the ledger is shortened, holds no credit of an event other than 0, or is of one user.
     """
     if isinstance(false_alarms, bool) or not isinstance(false_alarms, float) or not 0.001 <= false_alarms <= 0.5:
         raise ConfigError(f"'false_alarms' must be a number in [0.001, 0.5]. Got {false_alarms!r}.")
     window_us = span_us(window)
     credits = EventCredits.of(ledger)
+    if not credits.credit.any():
+        raise DataError("all credits are 0: there is nothing that could change.")
     place, starts_us = _windows(credits.moment_us, window, window_us)
     draws = Resampling.of(credits.n_users, n_resamples=n_resamples, seed=seed)
     everything = np.zeros(len(credits), np.int64)

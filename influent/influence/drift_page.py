@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 def drift_page(found: Drift) -> str:
     """Return the page."""
     sections = [_alarm(found), _half_lives(found)]
-    series = dict.fromkeys((row["factor"], row["level"]) for row in found.windows.to_pylist())
+    series = dict.fromkeys(
+        (row["factor"], row["level"]) for row in found.windows.to_pylist() if row["index"] is not None
+    )
     sections += [_series(found, factor, level) for factor, level in series]
     return page("How influence changes", lead(found.about), sections)
 
@@ -55,7 +57,8 @@ def _half_lives(found: Drift) -> str:
 
 
 def _series(found: Drift, factor: str, level: str) -> str:
-    rows = found.of(factor, level)
+    # A window in which no event has a credit has no index.
+    rows = [row for row in found.of(factor, level) if row["index"] is not None]
     place = {iso(start): nth for nth, start in enumerate(row["window_start_us"] for row in rows)}
     changes = [
         place[row["at"]] - 0.5

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from influent import schema
 from influent.data.moments import Moments
-from influent.errors import UnbalancedLedgerError, UnknownIdError
+from influent.errors import RunFolderError, UnbalancedLedgerError, UnknownIdError
 from influent.models.credits import Credits, Exactness
 from influent.models.methods import CreditMethod, MethodName
 from influent.models.model import Fitted
@@ -202,18 +202,18 @@ class Ledger:
 
         Raises:
             SchemaError: a file is missing.
+            RunFolderError: a file is damaged.
         """
         folder = Path(folder)
         names = ("ledger.parquet", "predictions.parquet", "ledger.json")
         require_files(folder, names, noun="ledger", verb="explain")
-        about = json.loads((folder / "ledger.json").read_text())
-        note = LedgerNote(**{key: about[key] for key in LedgerNote.__dataclass_fields__})
-        note = replace(note, artefacts=tuple(note.artefacts))
-        return cls(
-            table=pq.read_table(folder / "ledger.parquet"),
-            predictions=pq.read_table(folder / "predictions.parquet"),
-            note=note,
-        )
+        try:
+            about = json.loads((folder / "ledger.json").read_text())
+            note = LedgerNote(**{key: about[key] for key in LedgerNote.__dataclass_fields__})
+            table, predictions = (pq.read_table(folder / name) for name in names[:2])
+        except (ValueError, KeyError, TypeError, OSError) as error:
+            raise RunFolderError(f"the ledger in {folder} is damaged ({error}). Run influent explain again.") from error
+        return cls(table=table, predictions=predictions, note=replace(note, artefacts=tuple(note.artefacts)))
 
 
 def ledger_of(

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 from influent.data.scaling import Method
+from influent.errors import ConfigError
 from influent.settings import Checked
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -100,6 +101,8 @@ class ModelConfig(Checked):
         self._check_real("event_dropout", 0.0, 1.0)
         self._check_one_of("scaling", get_args(Method))
         self._check_one_of("gate", ("event", "query"))
+        if self.gate == "query" and self.backbone != "additive":
+            raise ConfigError(f"the query gate is one of the additive model. Leave it out for {self.backbone!r}.")
 
     def resolved(self) -> ModelConfig:
         """Return the settings in effect: what was left open is filled in as size and backbone say."""

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
+import pyarrow as pa
 from safetensors.numpy import save_file
 from scipy import special
 
@@ -237,6 +238,9 @@ class Social:
         """
         check_times(sequences)
         known, users = self.ties.users.ids, sequences.vocab.users.ids
+        if users.type != known.type:
+            # Somebody new whose id is a text has made texts of all.
+            known, users = known.cast(pa.string()), users.cast(pa.string())
         if users is not known and not users[: len(known)].equals(known):
             raise SchemaError(
                 "the ties count users by another vocabulary than this log. Make them from the same sequences: "
