@@ -29,6 +29,7 @@ def jobs() -> list[tuple[str, ...]]:
         if name.startswith("movielens"):
             found += [("ranking", name, model) for model in ("additive-query", "additive-moment", *PEERS)]
     found.append(("ranking", "movielens-100k", "recent_popularity"))
+    found += [("ranking", "movielens-100k-users", model) for model in ("counts", "additive", "sasrec")]
     found += [("ranking", "movielens-1m-by-time", model) for model in ("popularity", "counts", "additive", *BOXES)]
     found.append(("ranking", "movielens-1m", "additive-text"))
     found += [("ranking", "amazon-musical-instruments", model) for model in ("counts", "additive", "additive-text")]

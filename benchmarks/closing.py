@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from scipy import stats
 
 import influent
-from benchmarks.common import data_set, measured_on, write_result
+from benchmarks.common import data_set, measured_on, some_of, write_result
 from influent import schema
 
 LARGEST_GAP, LEAST_AGREEMENT = 1e-4, 1 - 1e-6
@@ -64,7 +64,7 @@ def main(names: list[str]) -> None:
     for name in names or SETS:
         started = time.perf_counter()
         split = influent.split_last(influent.build_sequences(influent.clean(influent.read_events(log_of(name)))))
-        moments = split.test.take(np.random.default_rng(0).permutation(len(split.test))[:N_PREDICTIONS])
+        moments = some_of(split.test, N_PREDICTIONS)
         rows = {model: checked(fit(split), moments) for model, fit in models().items()}
         found[name] = {
             "n_events": len(split.test.sequences),

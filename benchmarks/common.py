@@ -13,6 +13,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from influent.data.moments import Moments
 from influent.evaluation.measure import peak_memory_bytes
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -25,6 +28,11 @@ def data_set(name: str) -> Path:
     if not folder.is_dir():
         raise SystemExit(f"no data set at {folder}. Set INFLUENT_DATA to the folder that holds {name}.")
     return folder
+
+
+def some_of(moments: Moments, n: int) -> Moments:
+    """Return `n` of the moments, drawn at random and always the same, in their order; all where there are no more."""
+    return moments.take(np.sort(np.random.default_rng(0).permutation(len(moments))[:n]))
 
 
 def measured_on() -> dict[str, Any]:

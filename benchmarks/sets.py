@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 import influent
-from benchmarks.common import data_set
+from benchmarks.common import data_set, some_of
 
 DAMPED = {"popularity_power": 0.3, "reverse": 0.5, "decay": 0.7}
 PLAIN = {"popularity_power": 0.0, "reverse": 0.0, "decay": 0.5}
@@ -39,6 +39,12 @@ class Benchmark:
 
 def _last(name: str) -> influent.Split:
     return influent.split_last(_build(data_set(name) / "events.parquet"))
+
+
+def _by_users(name: str) -> influent.Split:
+    """Leave a sixth of the users out for test, another for validation, and judge a sample of their moments."""
+    whole = influent.split_users(_build(data_set(name) / "events.parquet"), test=0.16, validation=0.16)
+    return replace(whole, validation=some_of(whole.validation, 2000), test=some_of(whole.test, 4000))
 
 
 def _build(log: Any, items: influent.Features | None = None, **rules: Any) -> influent.Sequences:
@@ -115,6 +121,7 @@ _MOVIELENS_1M: dict[str, Any] = {
 
 BENCHMARKS = {
     "movielens-100k": Benchmark(split=lambda: _last("movielens-100k"), **_ATTENTION, peer={"session_max_len": 100}),
+    "movielens-100k-users": Benchmark(split=lambda: _by_users("movielens-100k"), **_ATTENTION),
     "movielens-1m": Benchmark(
         split=lambda: influent.split_last(_movielens_1m()),
         **_MOVIELENS_1M,

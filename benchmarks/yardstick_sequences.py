@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 import influent
-from benchmarks.common import RESULTS, data_set, measured_on, write_result
+from benchmarks.common import RESULTS, data_set, measured_on, some_of, write_result
 from benchmarks.faithful import without_single_events
 from benchmarks.ranking import predictor
 from benchmarks.sets import BENCHMARKS
@@ -63,8 +63,7 @@ def judged(name: str, n_users: int, n_epochs: int) -> dict[str, Any]:
     train = influent.TrainConfig.from_dict({**asdict(model.train), "epochs": n_epochs})
     model = influent.Predictor(model=influent.ModelConfig.from_dict(settings), train=train)
     started = time.process_time()
-    drawn = np.random.default_rng(0).permutation(len(split.validation))[:N_VALIDATED]
-    model.fit(split.train, split.validation.take(np.sort(drawn)), progress=progress)
+    model.fit(split.train, some_of(split.validation, N_VALIDATED), progress=progress)
     fitted = time.process_time()
     report = influent.check_faithfulness(
         model,

@@ -150,7 +150,7 @@ def graph_run(
     """
     for span in (window, *([period] if period else [])):
         span_us(span)
-    run = Run.open(folder)
+    run = Run.open(folder, writes=True)
     run.require("clean")
     settings = run.require("fit")["settings"]
     own = None if answers_labels(run) else load_model(run.folder)
@@ -187,7 +187,7 @@ def graph_run(
 
 def _explained(folder: str | Path) -> tuple[Run, Ledger, Sequences]:
     """Return a run, its ledger and the events that this explains."""
-    run = Run.open(folder)
+    run = Run.open(folder, writes=True)
     for step in ("clean", "fit", "explain"):
         run.require(step)
     return run, Ledger.load(run.folder), Sequences.load(run.folder)

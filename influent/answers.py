@@ -51,7 +51,7 @@ def fit_labels_run(
         ConfigError: there is no such model for such a question, or it takes no such settings.
         DataError, SchemaError, UnknownIdError: the log cannot be asked this; see `LabelConfig.split`.
     """
-    run = Run.open(folder)
+    run = Run.open(folder, writes=True)
     run.require("clean")
     kind = kind or (model or ModelConfig()).backbone
     parts = label.split(Sequences.load(run.folder))

@@ -51,7 +51,7 @@ def compare_run(
         models: unfitted, by the name that the tables call each; see `influent.models.kinds.new_model`.
         split: by default as the run's model was fitted, or leave last out.
     """
-    run = Run.open(folder)
+    run = Run.open(folder, writes=True)
     run.require("clean")
     split = split or split_of(folder)
     parts = split.split(Sequences.load(run.folder))
@@ -93,9 +93,9 @@ def tune_run(
         split: by default as the run's model was fitted, or leave last out.
     """
     from influent.models.predictor import Predictor
-    from influent.models.tuning import tune
+    from influent.models.tuning import check_trials, tune
 
-    run = Run.open(folder)
+    run = Run.open(folder, writes=True)
     run.require("clean")
     if kind in COUNTED:
         raise ConfigError(f"the model {kind!r} only counts; there is nothing to tune by epochs.")
@@ -112,8 +112,10 @@ def tune_run(
     parts = split.split(Sequences.load(run.folder))
     learned, validation = parts.train, parts.validation.within(parts.train_and_validation)
     with tuning(run.folder) as storage:
-        if not storage.exists() and (run.folder / "trials.jsonl").exists():
-            shutil.copyfile(run.folder / "trials.jsonl", storage)
+        kept = run.folder / "trials.jsonl"
+        if not storage.exists() and kept.exists():
+            check_trials(kept)
+            shutil.copyfile(kept, storage)
         tuned = tune(
             base,
             learned,

@@ -166,11 +166,15 @@ class Run:
     """Step name to an id of its own, the settings it ran with and when it ended."""
 
     @classmethod
-    def open(cls, folder: str | Path) -> Run:
+    def open(cls, folder: str | Path, *, writes: bool = False) -> Run:
         """Open a run folder, first putting back a folder whose replacement was cut short.
 
+        Args:
+            writes: whether a step will be written, which is refused before its work where it cannot be.
+
         Raises:
-            RunFolderError: the folder is not there, is no run folder, is damaged, or from a newer version.
+            RunFolderError: the folder is not there, is no run folder, is damaged, from a newer version, or cannot be
+                replaced.
         """
         folder = Path(folder).resolve()
         if _waiting(folder).exists():
@@ -195,6 +199,8 @@ class Run:
                 f"{folder} was written by a newer version (format {version}, this one reads up to {FORMAT_VERSION}). "
                 "Upgrade: pip install --upgrade influent"
             )
+        if writes:
+            _check_writable(folder)
         return cls(folder, steps)
 
     def require(self, step: str) -> Mapping[str, Any]:
@@ -242,12 +248,8 @@ def writing(
             again meanwhile.
     """
     folder = Path(folder).resolve()
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunFolderError(
-            f"{folder.parent} cannot be made: {error.strerror}. Choose another place: --run OTHER"
-        ) from error
+    _check_writable(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
     with _lock(folder):
         yield from _writing(folder, step, settings, stands_on)
 
@@ -325,9 +327,11 @@ def check_place(folder: str | Path) -> None:
     """Refuse a place where no run folder can be made, before any work is done.
 
     Raises:
-        RunFolderError: something that is not a run folder, or one of a newer version, is there.
+        RunFolderError: something that is not a run folder, or one of a newer version, is there, or nothing can be
+            written there.
     """
     folder = Path(folder).resolve()
+    _check_writable(folder)
     if Path.cwd().is_relative_to(folder):
         raise RunFolderError(f"{folder} is where you are, and a run folder is replaced as a whole. Go out of it: cd ..")
     if _is_free(folder):
@@ -335,6 +339,18 @@ def check_place(folder: str | Path) -> None:
     if not (folder / _MANIFEST).exists():
         raise RunFolderError(f"{folder} exists and is not a run folder. Choose another place: --run OTHER")
     Run.open(folder)
+
+
+def _check_writable(folder: Path) -> None:
+    """Refuse a run folder that cannot be put in place: it is renamed into its parent, so that is where to try."""
+    try:
+        there = next(parent for parent in folder.parents if parent.exists())
+        tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=there).cleanup()
+    except OSError as error:
+        raise RunFolderError(
+            f"{folder} cannot be written: nothing can be in {folder.parent} ({error.strerror}). Make that writable, or "
+            f"choose another place."
+        ) from error
 
 
 def _is_free(folder: Path) -> bool:

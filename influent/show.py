@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.compute as pc
 from rich import box
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
@@ -408,6 +408,7 @@ def _add_row(table: Table, *cells: str) -> None:
 def _table(*columns: str) -> Table:
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for column in columns:
-        # Some are named by columns of a log: they are text, not markup.
-        table.add_column(Text(column.removeprefix(">")), justify="right" if column.startswith(">") else "left")
+        # Some are named by columns of a log: they are text, not markup. What is too long is folded: half an id is none.
+        justify: JustifyMethod = "right" if column.startswith(">") else "left"
+        table.add_column(Text(column.removeprefix(">")), justify=justify, overflow="fold")
     return table

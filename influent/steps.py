@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -137,7 +137,7 @@ def fit_run(
         track: who else is told of each epoch, beside the run folder: `tensorboard`, `mlflow`. Lines of JSON are
             written there in any case while the fit is running.
     """
-    run, split_config = Run.open(folder), split or SplitConfig()
+    run, split_config = Run.open(folder, writes=True), split or SplitConfig()
     run.require("clean")
     parts = split_config.split(Sequences.load(run.folder))
     kind = kind or (model or ModelConfig()).backbone
@@ -240,7 +240,7 @@ def evaluate_run(
     Raises:
         ConfigError: an argument is out of range, or is for something that the model was not fitted for.
     """
-    run = Run.open(folder)
+    run = Run.open(folder, writes=True)
     given = {"k": k, "seen": seen, "against": against, "unit": unit, "threshold": threshold}
     if answers_labels(run):
         answering, labels = fitted_on_labels(run)
@@ -305,7 +305,7 @@ def faithfulness_run(
     Raises:
         ConfigError: the model ranks nothing, or a method does not fit it.
     """
-    run = Run.open(folder)
+    run = Run.open(folder, writes=True)
     if answers_labels(run):
         raise ConfigError(
             f"faithfulness is of rankings, and this run's model answers questions. Fit one that ranks: influent fit "
@@ -367,7 +367,7 @@ def explain_run(
         ConfigError: an argument is out of range, or is for something that the model was not fitted for, or `before`
             stands beside `top` or `contrast`, or without `users`, or goes back behind a user's first event.
     """
-    run = Run.open(folder)
+    run = Run.open(folder, writes=True)
     how: dict[str, Any] = {"method": method, "n_samples": n_samples, "n_steps": n_steps, "seed": seed}
     shown: dict[str, Any] = {"top": top, "by_part": by_part, **how}
     rivals = {"contrast": contrast, "against": against}
@@ -443,7 +443,7 @@ def recommend_run(
     Raises:
         ConfigError: the model ranks no items.
     """
-    run = Run.open(folder)
+    run = Run.open(folder, writes=events is None and users is None)
     model, parts = _fitted(run)
     if "ranking" not in tasks_of(model):
         raise _no_ranking(run)
@@ -452,12 +452,17 @@ def recommend_run(
         handed_in = build_sequences(
             kept, numbers=parts.train.number_names, categories=parts.train.category_names, vocab=model.vocab
         )
-        for line in _what_was_read(kept.cleaning, handed_in):
+        for line in (*_what_was_read(kept.cleaning, handed_in), *_strangers(handed_in, users or ())):
             (progress or Progress()).say(line)
         return recommend(model, _moments_for(handed_in, users), handed_in=True, **settings, progress=progress)
+    for stranger in _strangers(parts.test.sequences, users or ()):
+        (progress or Progress()).say(stranger)
     moments = _moments_for(parts.test.sequences, users)
     recommendations = recommend(model, moments, **settings, progress=progress)
     if users is None:
+        n_without = len(moments) - len(recommendations.table.column("user_id").unique())
+        if n_without:
+            (progress or Progress()).say(f"{n_without:,} users have no list: nothing is left to recommend to them.")
         with writing(run.folder, "recommend", settings, stands_on=run) as new:
             recommendations.save(new)
     return recommendations
@@ -470,6 +475,15 @@ def _what_was_read(report: CleaningReport, handed_in: Sequences) -> list[str]:
     n_unknown = {what: int((column == UNKNOWN).sum()) for what, column in columns.items()}
     unknown = [f"{n:,} events are of {what} that the model does not know." for what, n in n_unknown.items() if n]
     return [*report.notes, *dropped, *unknown]
+
+
+def _strangers(sequences: Sequences, users: Sequence[Any]) -> Iterator[str]:
+    """Say of whom there are no events: they may be new, and may be somebody else mistyped."""
+    known, n_events = sequences.vocab.users, np.append(np.diff(sequences.offsets), 0)
+    for user, idx in zip(users, known.to_idx(users), strict=True):
+        if n_events[idx] == 0:
+            near = known.nearest(user) if idx == UNKNOWN else ""
+            yield f"user {user} has no events, so the list is that of somebody new.{near}"
 
 
 def _ties(edges: str | Path, train: Sequences) -> Ties:

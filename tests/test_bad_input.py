@@ -207,10 +207,14 @@ def test_json_that_is_not_one_object_on_each_line_is_refused(tmp_path):
 
 def test_a_missing_column_is_said_with_those_there_and_the_nearest(tmp_path):
     log = write(tmp_path / "log.csv", "uid,item,when\n1,2,3\n")
-    refuse(r"has no column 'user_id'. It has: 'uid', 'item', 'when'.* Name yours with user=", log, influent.SchemaError)
-    refuse("has no column 'item_id'.* Did you mean 'item'.*with item=", log, influent.SchemaError, user="uid")
     refuse(
-        "has no column 'wen'.* Did you mean 'when'.*with time=",
+        r"has no column 'user_id'. It has: 'uid', 'item', 'when'.* Name yours with the option 'user'",
+        log,
+        influent.SchemaError,
+    )
+    refuse("has no column 'item_id'.* Did you mean 'item'.*the option 'item'", log, influent.SchemaError, user="uid")
+    refuse(
+        "has no column 'wen'.* Did you mean 'when'.*with the option 'time'",
         log,
         influent.SchemaError,
         user="uid",

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
@@ -353,6 +354,24 @@ def test_who_is_left_without_a_list_is_named(run):
     assert done.returncode == 0, done.stderr
     assert f"for user {one}: nothing is left that may be recommended." in done.stdout
     assert f"for user {other}:\n" in done.stdout
+
+
+def test_a_user_without_events_is_said_to_be_new_and_who_is_meant_perhaps(run):
+    done = influent_command("recommend", run, "--user", "u00001", "--user", "u0001")
+    assert done.returncode == 0, done.stderr
+    said = [line for line in done.stderr.splitlines() if "has no events" in line]
+    assert said == ["user u00001 has no events, so the list is that of somebody new. Did you mean 'u0001'?"]
+
+
+def test_how_many_users_are_left_without_a_list_is_said(run):
+    log = influent.Sequences.load(run)
+    item = int(np.argmax(log.item_counts()))
+    n_seen = len(set(log.user_idx[log.item_idx == item]))
+    done = influent_command("recommend", run, "--candidate", log.vocab.items.ids[item].as_py())
+    assert done.returncode == 0, done.stderr
+    assert 0 < n_seen < log.n_users
+    assert f"{n_seen:,} users have no list: nothing is left to recommend to them." in done.stderr
+    assert f"({log.n_users - n_seen:,} users)" in done.stdout
 
 
 def test_what_could_not_be_read_of_events_handed_in_is_said(run, tmp_path):

@@ -254,7 +254,11 @@ def test_a_draw_that_cannot_have_been_is_refused(change, arguments, says):
 @pytest.mark.parametrize(
     ("change", "arguments", "says"),
     [
-        ({}, {"outcome": "outcom"}, r"no column 'outcom'.*Did you mean 'outcome'\? Name yours with outcome="),
+        (
+            {},
+            {"outcome": "outcom"},
+            r"no column 'outcom'.*Did you mean 'outcome'\? Name yours with",
+        ),
         ({}, {"covariates": ["aeg"]}, "no column 'aeg'.*Did you mean 'age'"),
         ({}, {"unit": "uid"}, "no column 'uid'"),
         ({"age": ["old"] * 12}, {"covariates": ["age"]}, "'age' of the Arrow table holds texts; numbers are needed"),

@@ -136,7 +136,7 @@ def test_the_table_of_a_planted_log_is_that_of_the_plan():
     [
         ({"exposed": "showed"}, influent.SchemaError, r"events has no column 'showed'.*Did you mean 'shown'"),
         ({"probability": "chanc"}, influent.SchemaError, "Did you mean 'chance'"),
-        ({"period": "wav"}, influent.SchemaError, "Did you mean 'wave'. Name yours with period="),
+        ({"period": "wav"}, influent.SchemaError, "Did you mean 'wave'. Name yours with the option 'period'"),
         ({"exposed": "value"}, influent.DataError, "'value' is empty in every row, so nobody was drawn"),
         ({"keep": ["stor"]}, influent.SchemaError, "Did you mean 'store'"),
         ({"keep": ["time_us"]}, influent.SchemaError, "'time_us' is a column of every table of units"),

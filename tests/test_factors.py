@@ -202,6 +202,17 @@ def test_the_name_of_a_column_is_text_on_a_terminal_too(found):
     assert "[/b]lag" in out.export_text()
 
 
+def test_a_long_name_is_folded_and_not_cut(found):
+    address = "https://example.org/" + "".join(f"/{number}" for number in range(100, 130))
+    levels = pa.array([f"{address}?{level}" for level in found.table.column("level").to_pylist()])
+    place = found.table.column_names.index("level")
+    out = Console(record=True, width=80, file=io.StringIO())
+    show_factors(out, replace(found, table=found.table.set_column(place, "level", levels), ranking=None))
+    first_column = [line.split(" ")[0] for line in out.export_text().splitlines()]
+    assert address in "".join(first_column)
+    assert "…" not in out.export_text()
+
+
 def test_what_is_asked_wrongly_is_said(sequences, ledger):
     with pytest.raises(influent.ConfigError, match=r"no factor 'categori'\. Did you mean 'category'\?.*There are: act"):
         influent.factors(ledger, sequences=sequences, by=["categori"])

@@ -320,6 +320,7 @@ def test_settings_that_do_not_fit_are_refused(fitted, split):
         ({"n_steps": 5}, "'n_steps' goes with integrated_gradients. Leave it out of shapley"),
         ({"method": "integrated_gradients", "n_steps": 0}, "'n_steps' parameter of integrated_gradients must be"),
         ({"method": "gradient", "seed": 1}, "'seed' goes with shapley. Leave it out of gradient"),
+        ({"by_part": True}, "credits by 'shapley' are of events as a whole: leave 'by_part' out"),
     ):
         with pytest.raises(influent.ConfigError, match=message):
             influent.explain(fitted["sasrec"], split.test, **{"method": "shapley", **settings})

@@ -306,6 +306,9 @@ def test_a_note_says_how_many_times_carry_no_zone():
     events = read_times(["2024-01-01T00:00:00Z", "2024-01-01", "2024-01-01T00:00:00+01:00", "2024-01-01 00:00:00"])
     assert column(events, "time_us") == [DAY * US, DAY * US, (DAY - 3600) * US, DAY * US]
     assert events.notes == ("time: 2 times carry no zone; read as UTC.",)
+    named = read_times(["2024-01-01 00:00:00 UTC", "2024-01-01 01:00:00 Europe/Berlin", "2024-01-01 00:00:00"])
+    assert column(named, "time_us") == [DAY * US] * 3
+    assert named.notes == ("time: 1 times carry no zone; read as UTC.",)
 
 
 @pytest.mark.parametrize(
@@ -321,6 +324,22 @@ def test_the_size_of_a_number_decides_what_it_counts(number, unit, write_as):
 
 def test_one_decision_about_the_unit_holds_for_the_whole_column():
     assert column(read_times([5, DAY, DAY + 1]), "time_us") == [5 * US, DAY * US, (DAY + 1) * US]
+
+
+def test_numbers_whose_size_is_another_units_are_counted():
+    events = read_times([DAY, DAY + 1, DAY * 1_000])
+    assert events.notes == (
+        "time: numbers read as seconds since 1970 (decided by their size).",
+        "time: 1 of them would by their size be in another unit; do some rows differ in it?",
+    )
+
+
+def test_a_unit_named_for_times_that_are_written_out_is_said_to_be_unused():
+    unused = "time: times are written out, so the unit of numbers (ms) is not used."
+    for times in (["2024-01-01T00:00:00Z"], [datetime(2024, 1, 1)], [datetime(2024, 1, 1, tzinfo=UTC)]):
+        events = read_times(times, time_unit="ms")
+        assert column(events, "time_us") == [DAY * US]
+        assert unused in events.notes
 
 
 def test_the_unit_of_numbers_can_be_named():

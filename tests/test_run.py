@@ -8,7 +8,7 @@ import pytest
 
 import influent
 from influent import run as run_module
-from influent.run import FORMAT_VERSION, Run, checkpoint_of, fitting, writing
+from influent.run import FORMAT_VERSION, Run, check_place, checkpoint_of, fitting, writing
 
 
 def write(folder, step, **files):
@@ -136,6 +136,22 @@ def test_a_missing_step_or_file_is_named(tmp_path):
     (tmp_path / "run" / "sequences.parquet").unlink()
     with pytest.raises(influent.RunFolderError, match="lacks sequences.parquet"):
         Run.open(tmp_path / "run").require("clean")
+
+
+def test_a_place_where_nothing_can_be_written_is_refused_before_the_work(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("of somebody")
+    for place in (tmp_path / "file" / "run", tmp_path / "file" / "deep" / "run"):
+        with pytest.raises(influent.RunFolderError, match=r"cannot be written.*Not a directory.*Make that writable"):
+            check_place(place)
+    clean_step(tmp_path / "run")
+
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("tempfile.mkdtemp", refuse)
+    assert Run.open(tmp_path / "run").steps  # reading needs no more than it did
+    with pytest.raises(influent.RunFolderError, match=r"cannot be written.*\(Permission denied\)"):
+        Run.open(tmp_path / "run", writes=True)
 
 
 def test_a_step_of_what_was_replaced_meanwhile_is_refused(tmp_path):

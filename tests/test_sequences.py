@@ -1,3 +1,4 @@
+import io
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 import influent
 from influent.data.vocab import UNKNOWN, Ids
+from influent.progress import LineProgress
 
 NEW_YEAR_US = 1_704_067_200_000_000
 
@@ -307,6 +309,16 @@ def test_a_title_is_the_known_one_or_the_id(tiny_log):
     items = influent.read_items(pa.table({"item_id": ["tea", "cup"], "title": ["Green tea", None]}))
     vocab = influent.build_sequences(influent.clean(influent.read_events(tiny_log)), items=items).vocab
     assert [vocab.title(idx) for idx in range(5)] == ["cup", "jam", "oat", "pot", "Green tea"]
+
+
+def test_what_is_known_of_none_of_the_items_is_refused_and_of_some_is_said(tiny_log):
+    events, said = influent.clean(influent.read_events(tiny_log)), io.StringIO()
+    none = influent.read_items(pa.table({"item_id": ["Tea", "Cup"], "title": ["Green tea", "A cup"]}))
+    with pytest.raises(influent.SchemaError, match="none of the log's 5 items .* is 'Tea' where the log's is 'cup'"):
+        influent.build_sequences(events, items=none)
+    two = influent.read_items(pa.table({"item_id": ["tea", "cup", "mug"], "title": ["Green tea", "A cup", "A mug"]}))
+    influent.build_sequences(events, items=two, progress=LineProgress(said))
+    assert said.getvalue().startswith("items: 2 of the log's 5 are in the table of items.\n")
 
 
 # On disk

@@ -296,7 +296,7 @@ def test_what_cannot_be_fitted_is_told_what_would_be_right_and_leaves_all_as_it_
     ("arguments", "message"),
     [
         (("--task", "time"), "the task 'time' needs a log with times, and this one is order-only"),
-        (BUYS, "an order-only log has no days to look ahead. Label its events: of_events"),
+        (BUYS, "an order-only log has no days to look ahead. Label its events instead"),
     ],
 )
 def test_an_order_only_log_has_no_time_to_ask_about(tmp_path, arguments, message):

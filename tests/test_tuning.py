@@ -295,6 +295,11 @@ def test_a_run_keeps_its_trials_and_settings_and_a_fit_takes_them(run):
     assert told(more)[:2] == told(tuned)
     assert set(Run.open(run).steps) == {"clean", "fit", "tune"}
     assert sorted(path.name for path in run.parent.iterdir() if not path.name.endswith(".lock")) == ["run"]
+    (run / "trials.jsonl").write_text("[]\n")
+    for _ in range(2):  # the advice can be followed: nothing is copied from it to beside the run
+        with pytest.raises(influent.RunFolderError, match=r"run/trials.jsonl is damaged.*Remove it to tune anew"):
+            choose.tune_run(run, model=MODEL, train=TRAIN, space={"learning_rate": [1e-3, 1e-1]}, n_trials=3)
+    assert not (run.parent / ".run.trials.jsonl").exists()
 
 
 def test_what_is_given_is_not_searched(run):

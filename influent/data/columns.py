@@ -23,7 +23,7 @@ _FLOATS = {"FLOAT": 24, "DOUBLE": 53}
 """With the bits of their fraction: beyond 2 to that power, not every integer has a float of its own."""
 _CLOCKS = {"TIMESTAMP", "TIMESTAMP_S", "TIMESTAMP_MS", "DATE"}
 _ZONE = r":.*(Z|z|[+-]\d{2}(:?\d{2})?| [A-Z]{3,5}| [A-Za-z]+(/[A-Za-z0-9_+-]+)+)$"
-"""After a clock time, where AM is no zone either, and the day of 2024-01-05 is none"""
+"""After a clock time: the day of 2024-01-05 is no zone."""
 _UNIT_SIZES: dict[TimeUnit, tuple[float, float]] = {
     "s": (0.0, 1e11),
     "ms": (1e11, 1e14),
@@ -53,7 +53,7 @@ def find_column(raw: RawTable, name: str | None, canonical: tuple[str, ...], arg
     if name not in raw.columns:
         raise SchemaError(
             f"{raw.label} has no column {name!r}. It has: {', '.join(map(repr, raw.columns))}."
-            f"{nearest(name, raw.columns)} Name yours with {argument}=."
+            f"{nearest(name, raw.columns)} Name yours with the option {argument!r}."
         )
     return name
 
@@ -68,7 +68,7 @@ def require_column(raw: RawTable, name: str | None, canonical: str, argument: st
     if column is None:
         raise SchemaError(
             f"{raw.label} has no column {canonical!r}. It has: {', '.join(map(repr, raw.columns))}."
-            f"{nearest(canonical, raw.columns)} Name yours with {argument}=."
+            f"{nearest(canonical, raw.columns)} Name yours with the option {argument!r}."
         )
     return column
 
@@ -227,17 +227,18 @@ def read_time(engine: Engine, raw: RawTable, name: str, unit: TimeUnit | None) -
     if unit is not None and unit not in get_args(TimeUnit):
         raise ConfigError(f"The 'time_unit' parameter must be one of {', '.join(get_args(TimeUnit))}. Got {unit!r}.")
     column, kind = quoted(name), raw.columns[name]
+    unused = (f"{name}: times are written out, so the unit of numbers ({unit}) is not used.",) if unit else ()
     unit = unit or ("us" if name == schema.TIME_US else None)
     text = _as_text(raw, name) if kind == "JSON" else column
     if not engine.row(f"SELECT count({text}) AS n FROM {raw.name}")["n"]:
         return None
-    zoneless = (f"{name}: times carry no zone; read as UTC.",)
+    zoneless = (f"{name}: times carry no zone; read as UTC.", *unused)
     if kind == "TIMESTAMP WITH TIME ZONE":
-        return _checked_time(engine, raw, name, column, f"epoch_us({column})", ())
+        return _checked_time(engine, raw, name, column, f"epoch_us({column})", unused)
     if kind in _CLOCKS:
         return _checked_time(engine, raw, name, column, f"epoch_us(CAST({column} AS TIMESTAMP))", zoneless)
     if kind in {"TIMESTAMP_NS", "TIMESTAMPTZ_NS"}:  # a cast to microseconds would round
-        notes = zoneless if kind == "TIMESTAMP_NS" else ()
+        notes = zoneless if kind == "TIMESTAMP_NS" else unused
         return _checked_time(engine, raw, name, column, f"epoch_ns({column}) // 1000", notes)
     if kind in _INTEGERS | _FLOATS.keys() or kind.startswith("DECIMAL"):
         return _read_numeric_time(engine, raw, name, column, unit)
@@ -252,7 +253,7 @@ def read_time(engine: Engine, raw: RawTable, name: str, unit: TimeUnit | None) -
         return _read_numeric_time(engine, raw, name, text, unit)
     zone = (f"{name}: {counts['zoneless']:,} times carry no zone; read as UTC.",) if counts["zoneless"] else ()
     instant = f"TRY_CAST({text} AS TIMESTAMPTZ)"
-    return _checked_time(engine, raw, name, text, f"epoch_us({instant})", zone)
+    return _checked_time(engine, raw, name, text, f"epoch_us({instant})", (*zone, *unused))
 
 
 def _read_numeric_time(engine: Engine, raw: RawTable, name: str, column: str, unit: TimeUnit | None) -> Reading:
@@ -297,8 +298,8 @@ def _checked_time(engine: Engine, raw: RawTable, name: str, column: str, sql: st
     if not engine.row(f"SELECT count({bounded}) AS n FROM {raw.name}")["n"]:
         raise SchemaError(
             f"no time in the column {name!r} of {raw.label} can be read: {broken}. Times are ISO 8601 "
-            "(2024-03-01T12:00:00Z), dates, or seconds, milliseconds, microseconds or nanoseconds since 1970 (name "
-            "which with time_unit=), in the years 1 to 9999."
+            "(2024-03-01T12:00:00Z), dates, or seconds, milliseconds, microseconds or nanoseconds since 1970 (which, "
+            "the option 'time_unit' says), in the years 1 to 9999."
         )
     return Reading(bounded, (*notes, f"{name}: {broken}; cleaning drops them."))
 

@@ -350,7 +350,7 @@ def latest_cutoff_us(sequences: Sequences, horizon_us: int) -> int:
         DataError: it is empty, or no longer than the horizon.
     """
     if sequences.time_us is None:
-        raise ConfigError("an order-only log has no days to look ahead. Label its events: of_events(sequences, …).")
+        raise ConfigError("an order-only log has no days to look ahead. Label its events instead.")
     if len(sequences) == 0:
         raise DataError("there are no events to label.")
     first_us, last_us = int(sequences.time_us.min()), int(sequences.time_us.max())

@@ -231,7 +231,8 @@ def build_sequences(
 
     Raises:
         SchemaError: the log has no such column, it is named twice or as something of ours, a category is neither
-            string nor integer, or the earlier vocabulary has no values of it.
+            string nor integer, the earlier vocabulary has no values of it, or what is known about items or users is
+            about none of the log's.
         DataError: an event lacks its user or item, which `clean` would have dropped.
     """
     progress = progress or Progress()
@@ -241,7 +242,7 @@ def build_sequences(
     names = _number_names(events, numbers, keep_all=vocab is not None)
     category_sql = _category_sql(events, categories, numbers, vocab)
     with progress.track("sequences", len(events)) as advance:
-        vocab = _vocab(events, vocab, items, users, category_sql)
+        vocab = _vocab(events, vocab, items, users, category_sql, progress)
         columns = _sorted_columns(events, vocab, names, category_sql, advance)
     counts = np.bincount(columns.pop("user_idx"), minlength=len(vocab.users))
     time_us = columns.pop(schema.TIME_US)
@@ -275,6 +276,7 @@ def _vocab(
     items: Features | None,
     users: Features | None,
     category_sql: dict[str, str],
+    progress: Progress,
 ) -> Vocab:
     if vocab is not None:
         categories = {name: ids for name, ids in vocab.categories.items() if name in category_sql}
@@ -287,9 +289,23 @@ def _vocab(
         items=item_ids,
         actions=Ids(schema.ACTION, _distinct(events, schema.ACTION)),
         categories={name: ids for name, ids in categories.items() if len(ids)},
-        item_features=None if items is None else align(items, item_ids),
-        user_features=None if users is None else align(users, user_ids),
+        item_features=None if items is None else _known_of(items, item_ids, progress),
+        user_features=None if users is None else _known_of(users, user_ids, progress),
     )
+
+
+def _known_of(features: Features, ids: Ids, progress: Progress) -> pa.Table:
+    given = features.table.column(ids.kind).combine_chunks()
+    n_known, what = int((Ids(ids.kind, given).to_idx(ids.ids) != UNKNOWN).sum()), ids.kind.removesuffix("_id") + "s"
+    if n_known == 0:
+        one, other = (some[0].as_py() if len(some) else None for some in (given, ids.ids))
+        raise SchemaError(
+            f"none of the log's {len(ids):,} {what} is in the table of {what}, whose first is {one!r} where the log's "
+            f"is {other!r}. Write their ids alike, or leave the table out."
+        )
+    if n_known < len(ids):
+        progress.say(f"{what}: {n_known:,} of the log's {len(ids):,} are in the table of {what}.")
+    return align(features, ids)
 
 
 def _distinct(events: Events, sql: str) -> pa.Array:

@@ -155,7 +155,7 @@ def split_at(
         DataError: there are no events.
     """
     if sequences.time_us is None:
-        raise ConfigError("an order-only log cannot be split by time. Use split('last').")
+        raise ConfigError("an order-only log cannot be split by time. Leave the last event out instead: split 'last'.")
     if target not in ("first", "last", "all"):
         raise ConfigError(f"The 'target' parameter of split must be 'first', 'last' or 'all'. Got {target!r} instead.")
     if len(sequences) == 0:

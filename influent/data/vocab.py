@@ -61,11 +61,15 @@ class Ids:
         found = self.to_idx(ids)
         if (found == UNKNOWN).any():
             missing = ids[int(np.argmax(found == UNKNOWN))]
-            near = nearest(str(missing), map(str, self.ids[:10_000].to_pylist()))
+            near = self.nearest(missing)
             # Actions are few enough to be named.
             all_ = f" They are: {', '.join(map(str, self.ids.to_pylist()))}." if len(self) <= 10 else ""
             raise UnknownIdError(f"{self.kind} {missing!r} is not among the {len(self):,} known.{near or all_}")
         return found
+
+    def nearest(self, missing: Any) -> str:
+        """Return `" Did you mean 'x'?"` for the id closest to one that is not here, or an empty string."""
+        return nearest(str(missing), map(str, self.ids[:10_000].to_pylist()))
 
     def to_ids(self, idx: np.ndarray) -> pa.Array:
         """Return the ids at these indices; null where the index is `UNKNOWN`."""

@@ -52,8 +52,8 @@ def explain(
             items at the moment. That difference is what moves an item up a list.
         against: explain the score of `items` minus that of this one item: why they, and not it.
         by_part: split each event's row into one for each part of the event that has a say of its own: its item, its
-            action, its numbers, its text, and what the counts say. `source_name` names the part. Estimates are of
-            events as a whole.
+            action, its numbers, its text, and what the counts say. `source_name` names the part. Not of estimates,
+            which are of events as a whole.
         method: how credits are come by: see `docs/methods.md`. By default `exact` where a score is a sum over events,
             and else `leave_one_out`. The baseline of all others is the history with every event masked.
         n_samples: of `shapley`, how many orders of the events are drawn; an even number, by default 20.
@@ -64,8 +64,8 @@ def explain(
         UnknownIdError: an item is not in the catalogue.
         UnbalancedLedgerError: the terms do not add up to a score.
         ConfigError: `top` or `contrast` is out of range, `against` stands beside `contrast`, without `items` or against
-            itself, the lists of items do not fit the moments, the method does not fit the model, a setting does not
-            fit the method, or the model was not fitted for what is asked.
+            itself, the lists of items do not fit the moments, the method does not fit the model, a setting or `by_part`
+            does not fit the method, or the model was not fitted for what is asked.
         DataError: there is no moment to explain.
 
     Example:
@@ -74,6 +74,7 @@ def explain(
     """
     check_fitted(model)
     how = credit_method(model, method, n_samples=n_samples, n_steps=n_steps, seed=seed)
+    _check_parts(by_part, how)
     if isinstance(asked, Labels):
         return _explain_answers(model, asked, items, top, contrast, against, by_part, how, progress)
     if not isinstance(model, Model):
@@ -118,6 +119,7 @@ def explain_gap(
     check_fitted(model)
     _check(model, moments, top, None)
     how = credit_method(model, method, n_samples=n_samples, n_steps=n_steps, seed=seed)
+    _check_parts(by_part, how)
     note = LedgerNote.of(model, method=how, head="time", top=top, by_part=by_part)
     credits = model.gap_credits(moments, after_s, method=how)
     nothing = np.full((len(moments), 1), UNKNOWN)
@@ -291,6 +293,14 @@ def explain_idx(
     ledger = join_ledgers(parts)
     ledger.check_balance()
     return ledger
+
+
+def _check_parts(by_part: bool, method: CreditMethod) -> None:
+    if by_part and method.name != "exact":
+        raise ConfigError(
+            f"credits by {method.name!r} are of events as a whole: leave 'by_part' out, or explain a model whose "
+            f"scores are a sum."
+        )
 
 
 def _check(model: Fitted, moments: Moments, top: int | None, contrast: int | None) -> None:

@@ -265,10 +265,27 @@ def _open(optuna: Any, storage: Path, lock: FileLock, options: Mapping[str, Any]
         with storage.open("r+b") as file:
             file.truncate(whole.rfind(b"\n") + 1)
     backend = optuna.storages.journal.JournalFileBackend(str(storage), lock_obj=lock)
+    with _readable(storage):
+        return optuna.create_study(storage=optuna.storages.JournalStorage(backend), load_if_exists=True, **options)
+
+
+def check_trials(storage: Path) -> None:
+    """Refuse a file that holds no trials.
+
+    Raises:
+        RunFolderError: it is damaged, or another kind of file.
+    """
+    optuna = _optuna()
+    with _readable(storage):
+        optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(storage))).get_all_studies()
+
+
+@contextmanager
+def _readable(storage: Path) -> Iterator[None]:
     try:
         for line in storage.read_bytes().splitlines():
             json.loads(line)
-        return optuna.create_study(storage=optuna.storages.JournalStorage(backend), load_if_exists=True, **options)
+        yield
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunFolderError(
             f"{storage} is damaged, or no file of trials ({type(error).__name__}: {error}). Remove it to tune anew."
