@@ -175,7 +175,8 @@ def graph_run(
         likeness = check_likeness(model, train, artefacts=artefacts, progress=progress)
         found = replace(found, note=replace(found.note, likeness=likeness.sentence()))
     leading = leaders(causes, ties, by=by, period=period, sequences=sequences)
-    about = {"edges": str(edges) if edges else None, "by": by, "period": period, "window": window}
+    those_of_the_fit = "those of the fit" if ties is given else None
+    about = {"edges": str(edges) if edges else those_of_the_fit, "by": by, "period": period, "window": window}
     kept = {**about, "min_influence": min_influence, "versions": versions()}
     with writing(run.folder, "graph", kept, stands_on=run) as new:
         found.save(new)

@@ -15,6 +15,7 @@ from influent import testing
 from influent.cli import app
 from influent.data.moments import latest_moments
 from influent.errors import ConfigError
+from influent.run import Run
 from tests.test_social import edges_of, sequences_of
 
 
@@ -188,6 +189,7 @@ def test_the_command_line_fits_with_edges_explains_and_recommends_with_names(tmp
     assert note["removal_agreement"] == pytest.approx(1, abs=1e-4)
     # The graph is along the ties of the fit, which may also be given again.
     assert "put down to others" in call("graph", run)
+    assert Run.open(tmp_path / "run").steps["graph"]["settings"]["edges"] == "those of the fit"
     found = influent.InfluenceGraph.load(tmp_path / "run").edges
     call("graph", run, "--edges", str(tmp_path / "edges.parquet"))
     assert found.equals(influent.InfluenceGraph.load(tmp_path / "run").edges)
