@@ -222,6 +222,9 @@ from .models.classical import (
 from .models.classical import (
     RidgeRegression as RidgeRegression,
 )
+from .models.classical import (
+    load_label_model as load_label_model,
+)
 from .models.config import ModelConfig as ModelConfig
 from .models.config import TrainConfig as TrainConfig
 from .models.credits import Credits as Credits

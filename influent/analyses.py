@@ -70,8 +70,6 @@ def drift_run(
     """
     run, ledger, sequences = _explained(folder)
     model = None if answers_labels(run) else load_model(run.folder)
-    if getattr(model, "exactness", None) == "estimated":
-        model = None
     found = drift(ledger, sequences=sequences, model=model, by=by, window=window, false_alarms=false_alarms, seed=seed)
     settings = {"by": by, "window": window, "false_alarms": false_alarms, "seed": seed, "versions": versions()}
     with writing(run.folder, "drift", settings, stands_on=run) as new:

@@ -110,7 +110,6 @@ def tune_run(
     searched = default_space(base.model, fixed=settled) if space is None else read_space(space)
     split = split or split_of(folder)
     parts = split.split(Sequences.load(run.folder))
-    learned, validation = parts.train, parts.validation.within(parts.train_and_validation)
     with tuning(run.folder) as storage:
         kept = run.folder / "trials.jsonl"
         if not storage.exists() and kept.exists():
@@ -118,8 +117,8 @@ def tune_run(
             shutil.copyfile(kept, storage)
         tuned = tune(
             base,
-            learned,
-            validation,
+            parts.train,
+            parts.validation,
             space=searched,
             n_trials=n_trials,
             pruner=pruner,

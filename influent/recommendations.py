@@ -21,6 +21,7 @@ from influent.models.credits import Credits
 from influent.models.model import Model, check_fitted
 from influent.models.ranks import BATCH, Seen, exclude_seen
 from influent.progress import Progress
+from influent.run import made
 
 HISTORY = "history"
 HANDED_IN = "events handed in"
@@ -53,10 +54,10 @@ class Recommendations:
         rows = self.table.filter(pc.equal(self.table.column(schema.USER_ID), user_id)).to_pylist()
         return [{**row, "reasons": self.ledger.of(row[schema.PREDICTION_ID]).to_pylist()} for row in rows]
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: str | Path) -> None:
         """Write `recommendations.parquet` with the reasons inside; nothing if they do not add up."""
         self.ledger.check_balance()
-        pq.write_table(self.with_reasons(), folder / "recommendations.parquet", compression="zstd")
+        pq.write_table(self.with_reasons(), made(folder) / "recommendations.parquet", compression="zstd")
 
     def with_reasons(self) -> pa.Table:
         """Return the table with one list of reasons per row."""

@@ -312,6 +312,20 @@ def _files(step: str) -> tuple[str, ...]:
     return _STEPS[step] + _SOMETIMES.get(step, ())
 
 
+def made(folder: str | Path) -> Path:
+    """Return the folder, which is there from now on.
+
+    Raises:
+        RunFolderError: it cannot be made.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunFolderError(f"{folder} cannot be made: {error.strerror}. Choose another place.") from error
+    return folder
+
+
 def require_files(folder: Path, names: Sequence[str], *, noun: str, verb: str) -> None:
     """Refuse a folder that does not hold all that the step `verb` writes for its noun.
 

@@ -153,3 +153,56 @@ def test_what_is_asked_wrongly_is_said(planted):
         drift(ledger).of("action", "vew")
     with pytest.raises(influent.ConfigError, match="of the actions view, cart, purchase"):
         PlantedCredits(strengths={"view": 1.0})
+
+
+@pytest.fixture(scope="module")
+def simulated():
+    world = influent.simulate_world(influent.WorldConfig(n_users=40, n_items=12, n_topics=2, horizon_days=30))
+    log = influent.build_sequences(influent.clean(influent.read_events(world.events), drop_duplicates=False))
+    return log, influent.split_last(log)
+
+
+def test_kernels_are_those_of_the_model_that_was_explained_or_none(simulated):
+    log, split = simulated
+    small = influent.ModelConfig(embedding_dim=8, n_heads=2, max_len=10)
+    brief = influent.TrainConfig(epochs=1)
+    sums, box = (
+        influent.Predictor(model=replace(small, backbone=backbone), train=brief).fit(split.train, split.validation)
+        for backbone in ("additive", "gru")
+    )
+    counts = influent.DecayedCounts().fit(split.train)
+    with pytest.raises(influent.ConfigError, match=r"of another model \(counts\) than this \(additive\)"):
+        drift(influent.explain(counts, split.test), sequences=log, model=sums, window="3d")
+    for model, shown in ((sums, {"ledger", "kernels"}), (box, {"ledger"})):
+        rows = drift(influent.explain(model, split.test), sequences=log, model=model, window="3d").half_lives
+        assert set(rows.column("from").to_pylist()) == shown
+
+
+def test_users_without_events_stand_beside_the_others(simulated):
+    log, _ = simulated
+    users = log.vocab.users.ids.to_pylist()
+    split = influent.split_users(log, test=users[-1:], validation=0.2)
+    model = influent.DecayedCounts().fit(split.train)
+    whole = influent.explain(model, influent.moments_of(split.train, users[:-1]))
+    more = influent.explain(model, influent.moments_of(split.train, [*users, "newcomer"]))
+    for factors in ([influent.factors(one, sequences=split.train, rank=False).table for one in (whole, more)],):
+        assert (
+            factors[0]
+            .select(["factor", "level", "n_credits"])
+            .equals(factors[1].select(["factor", "level", "n_credits"]))
+        )
+    found = [drift(one, sequences=split.train, window="3d") for one in (whole, more)]
+    assert found[0].cohorts.column("n_credits").equals(found[1].cohorts.column("n_credits"))
+
+
+def test_a_difference_of_two_moments_is_refused(simulated):
+    log, split = simulated
+    model = influent.DecayedCounts().fit(split.train)
+    change = influent.explain_difference(model, split.test, split.validation)
+    for read in (
+        lambda: drift(change, window="3d"),
+        lambda: influent.factors(change),
+        lambda: influent.journeys(change, log, outcome="purchase"),
+    ):
+        with pytest.raises(influent.DataError, match="credits at two moments"):
+            read()

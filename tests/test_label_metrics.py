@@ -221,6 +221,13 @@ def test_a_report_has_every_model_beside_a_constant(comes):
     assert constant["ECE"] == 0.25
 
 
+def test_nothing_is_explained_where_all_labels_are_equal():
+    for equal in (np.full(3, 0.1), np.full(7, 1e9 + 0.1), np.zeros(4)):
+        assert np.isnan(metrics.r_squared(equal, equal + 1))
+    # 1 − (0 + 1) / (1 + 1), however far from 0 the labels lie and however near to each other
+    assert metrics.r_squared(1e6 + np.array([0.0, 2e-3]), 1e6 + np.array([0.0, 1e-3])) == pytest.approx(0.5)
+
+
 def test_a_report_of_numbers_has_errors_in_the_unit_of_the_label(sequences):
     labels = amount_within(sequences, "2024-01-02", horizon_days=5)
     report = evaluate_labels([Fixed([4.0, 7.0, 0.0, 1.0], label_mean=3.0)], labels, n_resamples=50)

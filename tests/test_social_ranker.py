@@ -48,6 +48,23 @@ def test_where_friends_are_followed_lists_are_better_than_those_of_own_pasts(mov
     assert whole > 1.2 * own
 
 
+def test_what_is_learned_of_others_is_the_same_whatever_the_test_events_are(moved):
+    split, model = moved
+    log = split.test.sequences
+    last = log.offsets[1:][np.diff(log.offsets) > 0] - 1
+    exchanged = log.swapped(last, np.random.default_rng(0).permutation(log.item_idx[last]))
+    other = influent.split_last(exchanged)
+    assert (other.test.sequences.item_idx != log.item_idx).sum() > 50
+    assert ranker_of(other, model.social.ties).weight.tolist() == model.weight.tolist()
+
+
+def test_a_model_can_be_saved_over_an_older_one(moved, tmp_path):
+    split, model = moved
+    for _ in range(2):
+        model.save(tmp_path)
+    assert influent.load_model(tmp_path).predict(split.test).tolist() == model.predict(split.test).tolist()
+
+
 def test_where_nobody_is_followed_they_are_hardly_worse():
     split, ties, _ = planted(0.0)
     model = ranker_of(split, ties)

@@ -47,6 +47,12 @@ def test_leaving_the_last_out_gives_the_last_to_test_and_the_one_before_to_valid
     assert told(split.test) == {"ann": ([0, 2, 3, 8], [10]), "bob": ([1, 5, 7], [11]), "cat": ([4, 6], [9])}
 
 
+def test_validation_can_read_no_test_event_of_anybody(tiny):
+    for split in (influent.split_last(tiny), influent.split_at(tiny, 0.7)):
+        assert split.validation.sequences.fingerprint == split.train_and_validation.fingerprint
+        assert len(split.validation.sequences) < len(tiny)
+
+
 def test_users_with_fewer_than_three_events_are_trained_on_and_not_judged():
     sequences = build(user_id=[1, 1, 1, 2, 2, 3], item_id=list("abcabc"))
     split = influent.split_last(sequences)

@@ -49,8 +49,7 @@ def predictor(**settings):
 
 
 def tune(split, **options):
-    validation = split.validation.within(split.train_and_validation)
-    return influent.tune(predictor(), split.train, validation, **{"space": SPACE, "n_trials": 6, **options})
+    return influent.tune(predictor(), split.train, split.validation, **{"space": SPACE, "n_trials": 6, **options})
 
 
 def told(tuned):
@@ -166,6 +165,19 @@ def test_a_trial_that_cannot_be_trained_is_noted_and_the_others_go_on(split, mon
     }
     assert tuned.model.embedding_dim == 4
     assert f"{len(failed)} failed" in tuned.caption()
+
+
+def test_settings_that_do_not_go_together_are_a_failed_trial(split):
+    space = {"n_heads": Choices((4, 8)), "embedding_dim": Choices((8, 12))}
+    box = influent.ModelConfig(backbone="sasrec", embedding_dim=8, n_heads=4, max_len=5, dropout=0.1)
+    tuned = influent.tune(
+        influent.Predictor(model=box, train=SHORT), split.train, split.validation, space=space, n_trials=8
+    )
+    tried = tuned.trials.to_pylist()
+    assert len(tried) == 8
+    failed = [row for row in tried if row["state"] == "failed"]
+    assert failed
+    assert all("12 and 8" in row["why"] for row in failed)
 
 
 def test_the_trials_are_kept_as_lines_of_json(split, tmp_path):

@@ -17,6 +17,7 @@ from influent.data.clock import iso
 from influent.data.sequences import Sequences
 from influent.data.vocab import UNKNOWN, read_saved
 from influent.errors import ConfigError, LeakageError
+from influent.run import made
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -109,8 +110,9 @@ class Moments:
             items = items - 1
         return items, np.concatenate([[0], np.cumsum(np.bincount(owner, minlength=len(self)))])
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: str | Path) -> None:
         """Write the sequences and `moments.parquet`."""
+        folder = made(folder)
         self.sequences.save(folder)
         time_us = pa.nulls(len(self), pa.int64()) if self.time_us is None else self.time_us
         columns = {"user_idx": self.user_idx, "start": self.start, "stop": self.stop, "target_stop": self.target_stop}

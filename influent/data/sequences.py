@@ -20,6 +20,7 @@ from influent.data.events import Events, Features
 from influent.data.vocab import UNKNOWN, Ids, Vocab, align, id_array, read_saved
 from influent.errors import ConfigError, DataError, SchemaError, nearest
 from influent.progress import Progress
+from influent.run import made
 
 _TAKEN = {*schema.EVENT_COLUMNS, "user_idx", "item_idx", "action_idx"}
 """What has a meaning of its own among the columns of events or of `sequences.parquet`."""
@@ -163,8 +164,9 @@ class Sequences:
         counts = self.item_counts()
         return np.asarray(counts / max(counts.sum(), 1))
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: str | Path) -> None:
         """Write `sequences.parquet` and the vocabulary's tables."""
+        folder = made(folder)
         self.vocab.save(folder)
         columns = {
             "user_idx": self.user_idx,

@@ -25,8 +25,8 @@ SomeUsers: TypeAlias = float | Sequence[Any]
 class Split:
     """Training sequences, validation moments and test moments; unpacks to these three.
 
-    The training sequences hold no validation or test event. A test history does hold the validation event, since
-    it has happened by then.
+    The training sequences hold no validation or test event, and those of the validation moments no test event of
+    anybody. A test history does hold the validation event, since it has happened by then.
     """
 
     protocol: str
@@ -42,9 +42,9 @@ class Split:
 
     @cached_property
     def hash(self) -> str:
-        """Return a hash of every event and every place where the split cuts."""
+        """Return a hash of every event and every place, in the whole log, where the split cuts."""
         digest = hashlib.sha256(self.train.fingerprint.encode())
-        for moments in (self.validation, self.test):
+        for moments in (self.validation.within(self.test.sequences), self.test):
             digest.update(moments.sequences.fingerprint.encode())
             for places in (moments.start, moments.stop, moments.target_stop):
                 digest.update(np.ascontiguousarray(places, np.int64).tobytes())
@@ -114,7 +114,8 @@ def split_last(sequences: Sequences, *, actions: Sequence[str] = ()) -> Split:
     return Split(
         protocol=f"leave last out: test is each user's last event{of}, validation the one before",
         train=train,
-        validation=_moments(sequences, users, before_last, before_last + 1, train),
+        # Cut off, since others' events may be read too: those before a validation moment can be somebody's test.
+        validation=_moments(sequences, users, before_last, before_last + 1, train).within(rest),
         test=_moments(sequences, users, last, last + 1, train, rest),
         train_and_validation=rest,
     )

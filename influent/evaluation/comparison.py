@@ -201,10 +201,9 @@ def _measured(
     name: str, model: Model, split: Split, how: How, place: Path, keep: Path | None, progress: Progress
 ) -> Measured:
     """Return what was kept of a model, or measure it and keep that."""
-    validation = split.validation.within(split.train_and_validation)
     plain = to_plain(model)
     if plain is None:
-        return measure(model, split.train, validation, lambda: split.test, how, progress=progress)
+        return measure(model, split.train, split.validation, lambda: split.test, how, progress=progress)
     about = {"model": plain, "how": asdict(how), "version": __version__, "threads": os.environ.get("OMP_NUM_THREADS")}
     kept = None if keep is None else keep / f"{hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16]}.json"
     if kept is not None and (found := _read(kept)) is not None:
@@ -215,7 +214,7 @@ def _measured(
         for part in ("train", "validation", "test"):
             (parts / part).mkdir(parents=True)
         split.train.save(parts / "train")
-        validation.save(parts / "validation")
+        split.validation.save(parts / "validation")
         split.test.save(parts / "test")
     job = place / "job"
     job.mkdir(exist_ok=True)

@@ -205,8 +205,11 @@ def r_squared(label: np.ndarray, answer: np.ndarray, *, weight: np.ndarray | Non
         0.5
     """
     mean = _mean(label, weight)
-    left = _ratio(_sum((answer - label) ** 2, weight), _sum((label - mean) ** 2, weight), otherwise=np.nan)
-    return 1 - left
+    spread = _sum((label - mean) ** 2, weight)
+    # The mean of equal numbers may be off by their last digit.
+    if spread <= _sum((1e-12 * label) ** 2, weight):
+        return float("nan")
+    return 1 - _sum((answer - label) ** 2, weight) / spread
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from influent.data.clock import UNITS_US, iso, span_us, window_starts
 from influent.data.sequences import Sequences
+from influent.data.vocab import UNKNOWN
 from influent.errors import ConfigError, DataError, UnknownIdError, nearest
 from influent.influence.changes import Change, Series, find_changes
 from influent.influence.factors import about_ledger
@@ -121,20 +122,28 @@ def drift(
     Args:
         ledger: a full one, without `top`, of predictions over some time; `split_at` and `each_moment` give such.
         sequences: the events that were explained; needed for cohorts and for factors that are not in the ledger.
-        model: the model that was explained; if it is a sum with kernels over gaps, half-lives come from these too.
+        model: the model that was explained; if scores of its ranking are sums with kernels over gaps, half-lives come
+            from these too.
         by: factors, as for `factors`; their levels are looked at beside all credits together.
         window: a number and s, m (minutes), h, d or w.
         false_alarms: how often a log in which nothing changes may raise the alarm. With a few hundred users it is
             raised a little more often than this; `benchmarks/results/drift.json` has what was measured.
 
     Raises:
-        ConfigError: the log is order-only, there is no such factor, or the window is longer than half of the time
-            or cuts it into more than 120.
+        ConfigError: the log is order-only, there is no such factor, the model is not the one that was explained, or the
+            window is longer than half of the time or cuts it into more than 120.
         DataError: the ledger is shortened, holds no credit of an event other than 0, or is of one user.
     """
     if isinstance(false_alarms, bool) or not isinstance(false_alarms, float) or not 0.001 <= false_alarms <= 0.5:
         raise ConfigError(f"'false_alarms' must be a number in [0.001, 0.5]. Got {false_alarms!r}.")
-    window_us = span_us(window)
+    window_us, note = span_us(window), ledger.note
+    if model is not None and (model.name, model.fitted_on) != (note.model, note.fitted_on):
+        raise ConfigError(
+            f"the ledger is of another model ({note.model}) than this ({model.name}), or of other training events. Give "
+            f"the one that was explained, or none."
+        )
+    if note.head != "ranking" or getattr(model, "exactness", "exact") == "estimated":
+        model = None  # it has no kernels of what was explained
     credits = EventCredits.of(ledger)
     if not credits.credit.any():
         raise DataError("all credits are 0: there is nothing that could change.")
@@ -237,8 +246,10 @@ def _cohorts(
 ) -> pa.Table:
     """Return a row for each cohort and window: users whose first event lies in one window, over time."""
     assert sequences.time_us is not None
-    idx = sequences.vocab.users.require_idx(credits.users.to_pylist())
-    first_us = sequences.time_us[sequences.offsets[idx]]
+    idx = sequences.vocab.users.to_idx(credits.users)
+    # Who has no event has no credit either, and is in no cohort that is shown.
+    has_events = (idx != UNKNOWN) & (np.append(np.diff(sequences.offsets), 0)[idx] > 0)
+    first_us = np.where(has_events, sequences.time_us[np.where(has_events, sequences.offsets[idx], 0)], starts_us[0])
     length_us = int(starts_us[1] - starts_us[0])
     of_user = (first_us - starts_us[0]) // length_us
     # Users who came long before the ledger begins are one cohort.

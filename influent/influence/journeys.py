@@ -41,7 +41,7 @@ class Journeys:
     credit: np.ndarray
     """float64 (N,)"""
     since_us: np.ndarray
-    """float64 (N,): from the touch to the outcome; NaN in an order-only log"""
+    """float64 (N,): from the touch to the outcome, of labels to the moment of the question; NaN in an order-only log"""
     is_outcome: np.ndarray
     """bool (J,)"""
     score: np.ndarray
@@ -98,7 +98,7 @@ class Journeys:
         )
 
     def lags(self) -> pa.Table:
-        """Return how long before the outcome its first and its last touch were.
+        """Return how long before the outcome, or where that is a label before its question, the outer touches were.
 
         Returns:
             `touch` (`first`, `last`), `channel` of that touch, `within` (a bucket of time), `n_outcomes`; without rows

@@ -19,7 +19,7 @@ from influent.errors import RunFolderError, UnbalancedLedgerError, UnknownIdErro
 from influent.models.credits import Credits, Exactness
 from influent.models.methods import CreditMethod, MethodName
 from influent.models.model import Fitted
-from influent.run import require_files
+from influent.run import made, require_files
 
 TOLERANCE = 1e-4
 """How far the credits of a prediction may add up to something else than its score."""
@@ -184,13 +184,14 @@ class Ledger:
             )
         return rows
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: str | Path) -> None:
         """Write `ledger.parquet`, `predictions.parquet` and `ledger.json`, if the ledger balances.
 
         Raises:
             UnbalancedLedgerError: it does not; nothing is written.
         """
         self.check_balance()
+        folder = made(folder)
         pq.write_table(self.table, folder / "ledger.parquet", compression="zstd")
         pq.write_table(self.predictions, folder / "predictions.parquet", compression="zstd")
         about = {**asdict(self.note), "largest_gap": self.largest_gap(), "n_predictions": len(self)}

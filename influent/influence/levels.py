@@ -84,6 +84,10 @@ class EventCredits:
                 f"this ledger names the {ledger.note.top} largest credits of each prediction only, which says little "
                 "of the others. Explain without top."
             )
+        if ledger.note.is_difference:
+            raise DataError(
+                "this ledger holds credits at two moments, and lags and times at one of them. Explain either moment."
+            )
         rows = ledger.table.filter(pc.equal(ledger.table.column(schema.SOURCE), source))
         if rows.num_rows == 0:
             raise DataError("no event owns a credit in this ledger. Explain predictions that have a history.")
@@ -128,9 +132,11 @@ class EventCredits:
             ConfigError: the log is order-only.
         """
         times = self.ledger.predictions.column(schema.TIME_US)
-        if times.null_count:
+        # Who has no history may have no moment either, and no credit for which it would be asked.
+        is_timed = times.is_valid().to_numpy()
+        if not is_timed[self.prediction].all():
             raise ConfigError("this needs times, and the ledger is of an order-only log.")
-        return np.asarray(times.to_numpy())
+        return np.asarray(pc.fill_null(times, int(pc.min(times).as_py())).to_numpy())
 
     def places_in(self, sequences: Sequences) -> np.ndarray:
         """Return where in the sequences each credit's event lies, int64 (N,).

@@ -27,6 +27,7 @@ from influent.models.label_model import FeatureCredits, check_answered, check_sa
 from influent.models.methods import CreditMethod, MethodName, check_fits
 from influent.models.model import check_fitted
 from influent.progress import Progress
+from influent.run import made
 
 _BOUND = 10.0
 _RATE_COLUMNS = ("item_idx", "known_at", "n_events", "n_asked", "label_sum")
@@ -163,9 +164,10 @@ class Classical:
             )
         return described.values
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: str | Path) -> None:
         """Write `model.safetensors`, `config.json` and the vocabulary."""
         check_fitted(self)
+        folder = made(folder)
         arrays = {name: np.array(array, order="C") for name, array in self.arrays.items()}
         rates = None
         if self.rates is not None:

@@ -20,6 +20,7 @@ from influent.models.methods import CreditMethod, MethodName
 from influent.models.model import check_fitted
 from influent.models.predictor import Predictor
 from influent.progress import Progress
+from influent.run import made
 from influent.settings import check_int
 
 
@@ -144,13 +145,13 @@ class Ensemble:
         check_fitted(self)
         return mean_of([member.credits(moments, candidates, method=method, mixture=mixture) for member in self.members])
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: str | Path) -> None:
         """Write `config.json`, the vocabulary, and below `members` a folder for each."""
         check_fitted(self)
+        folder = made(folder)
         (folder / "config.json").write_text(json.dumps({"model": "ensemble", "n_members": len(self.members)}) + "\n")
         self.vocab.save(folder)
         for place, member in enumerate(self.members):
-            (folder / "members" / str(place)).mkdir(parents=True)
             member.save(folder / "members" / str(place))
 
     @classmethod

@@ -26,6 +26,7 @@ from influent.models.credits import Credits, sources_of
 from influent.models.model import check_fitted, check_same_ids
 from influent.models.transitions import PairDecay, count_transitions, scaling_of, top_of_rows
 from influent.progress import Progress
+from influent.run import made
 
 Weights: TypeAlias = Any
 """A `scipy.sparse.csr_array`, or a dense array (I, I) where most pairs have a weight; SciPy ships no types."""
@@ -103,9 +104,10 @@ class ItemToItem:
         """Return the settings that the constructor takes."""
         return asdict(self)  # type: ignore[call-overload, no-any-return]
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: str | Path) -> None:
         """Write `model.safetensors`, `config.json` and the vocabulary."""
         check_fitted(self)
+        folder = made(folder)
         arrays = {"bias": self.bias, "popularity": self.popularity}
         if sparse.issparse(self.weights):
             w = sparse.csr_array(self.weights)

@@ -36,7 +36,7 @@ class LabelModel(Fitted, Protocol):
         """Answer each question, float64 (L,): a probability, or a number in the label's unit."""
         ...
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: str | Path) -> None:
         """Write the model into a folder: weights, settings, vocabulary."""
         ...
 

@@ -66,7 +66,7 @@ class Model(Fitted, Protocol):
         """Return the terms of the scores of these items, int (N, C), at each moment."""
         ...
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: str | Path) -> None:
         """Write the model into a folder: weights, settings, vocabulary."""
         ...
 

@@ -38,6 +38,7 @@ from influent.models.tracking import Tracker
 from influent.models.train import TrainingLog, train_module
 from influent.models.transitions import PairDecay, TransitionTable
 from influent.progress import Progress
+from influent.run import made
 
 Task = Literal["ranking", "classification", "regression", "time"]
 
@@ -356,9 +357,10 @@ class Predictor:
         """Return the settings that the constructor takes, as plain values."""
         return {"task": list(self.tasks), "model": asdict(self.model), "train": asdict(self.train)}
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: str | Path) -> None:
         """Write `model.safetensors`, `config.json`, `metrics.jsonl` and the vocabulary; none of them can run code."""
         check_fitted(self)
+        folder = made(folder)
         tensors = {name: tensor.contiguous().cpu() for name, tensor in self._network.state_dict().items()}
         save_file({**tensors, "popularity": torch.from_numpy(self.popularity)}, folder / "model.safetensors")
         config = {
@@ -664,7 +666,7 @@ class Readout:
         """
         raise ConfigError("this is one question of a joint model. Fit the Predictor that it is of.")
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: str | Path) -> None:
         """Write the joint model."""
         self.predictor.save(folder)
 

@@ -44,6 +44,7 @@ from influent.models.credits import Credits, Exactness
 from influent.models.model import Model, check_fitted, check_same_category, check_same_ids
 from influent.models.ranks import BATCH
 from influent.progress import Progress
+from influent.run import made
 from influent.settings import Checked
 
 
@@ -443,9 +444,10 @@ class Social:
         strength = self.strength_LS[tie, self._scene_of(sequences)[place]]
         return owner, place, strength, times[owner] - sequences.time_us[place]
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: str | Path) -> None:
         """Write `model.safetensors`, `config.json`, the vocabulary, and below `own` the model of users' own pasts."""
         check_fitted(self)
+        folder = made(folder)
         arrays = {name: getattr(self, name) for name in _ARRAYS}
         ties = {"source": self.ties.source, "target": self.ties.target}
         if self.ties.since_us is not None:
@@ -463,7 +465,6 @@ class Social:
         (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
         self.vocab.save(folder)
         if self.own is not None:
-            (folder / "own").mkdir()
             self.own.save(folder / "own")
 
     @classmethod

@@ -37,6 +37,7 @@ from influent.models.model import EstimatedModel, Model, Refittable, check_fitte
 from influent.models.ranks import BATCH
 from influent.models.social import Social, SocialConfig, times_of
 from influent.progress import Progress
+from influent.run import made
 
 _PENALTIES = (1.0, 10.0, 100.0, 1000.0)
 _N_FOLDS = 5
@@ -220,14 +221,14 @@ class SocialRanker:
         owner, place, strength, gap_us = self.social.may_answer(moments)
         return owner, place, strength / self.mean_strength, bin_of(gap_us, self.social.edges_us)
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: str | Path) -> None:
         """Write `model.safetensors`, `config.json`, the vocabulary, and below `social` the ties and `own`."""
         check_fitted(self)
+        folder = made(folder)
         save_file({"weight": self.weight}, folder / "model.safetensors")
         config = {"model": "social ranker", "mean_strength": self.mean_strength}
         (folder / "config.json").write_text(json.dumps(config) + "\n")
         self.vocab.save(folder)
-        (folder / "social").mkdir()
         self.social.save(folder / "social")
 
     @classmethod

@@ -26,7 +26,8 @@ def load_model(folder: str | Path) -> Model:
     """Read a model that any `save` wrote. Reading never runs code from the folder.
 
     Raises:
-        RunFolderError: the folder holds no model, a damaged one, or one of a kind that is not known.
+        RunFolderError: the folder holds no model, a damaged one, one of a kind that is not known, or a classical one,
+            which answers labels and nothing else (`load_label_model`).
     """
     folder = Path(folder)
     config = _read_config(folder)
@@ -71,6 +72,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
     kind = config.get("model") if isinstance(config, dict) else None
     if kind not in known:
         raise RunFolderError(
-            f"{path} names the model {kind!r}. This version knows {', '.join(known)}; a newer one may have written it."
+            f"{path} names the model {kind!r}. Of those that score items, this version knows {', '.join(known)}; a "
+            f"classical model of labels is read with load_label_model, and a newer version may have written others."
         )
     return dict(config)

@@ -182,17 +182,18 @@ def _try(
     trial = study.ask()
     values = {name: _suggest(trial, name, where) for name, where in space.items()}
     trial.set_user_attr("values", values)
-    of_model, of_train = with_values(model.model, model.train, values)
     watch = _Watch(optuna, trial)
-    fitted = Predictor(task=model.tasks, model=of_model, train=of_train)
     why, told = None, {}
     try:
+        of_model, of_train = with_values(model.model, model.train, values)
+        fitted = Predictor(task=model.tasks, model=of_model, train=of_train)
         fitted.fit(train, validation, checkpoint=checkpoint, trackers=[watch])
         told = {"values": fitted.log.best_score}
     except optuna.TrialPruned:
         told = {"state": optuna.trial.TrialState.PRUNED}
-    except DataError as error:
-        if watch.n_epochs == 0 and not _finished(study):
+    except (ConfigError, DataError) as error:
+        # Settings may not go together; with events that cannot be learned from no trial comes to an end.
+        if isinstance(error, DataError) and watch.n_epochs == 0 and not _finished(study):
             raise
         why, told = str(error), {"state": optuna.trial.TrialState.FAIL}
     about = {"n_epochs": watch.n_epochs, "seconds": round(watch.seconds, 3), "score_name": watch.score_name}
