@@ -139,8 +139,8 @@ def drift(
     window_us, note = span_us(window), ledger.note
     if model is not None and (model.name, model.fitted_on) != (note.model, note.fitted_on):
         raise ConfigError(
-            f"the ledger is of another model ({note.model}) than this ({model.name}), or of other training events. Give "
-            f"the one that was explained, or none."
+            f"the ledger is of another model ({note.model}) than this ({model.name}), or of other training events. "
+            f"Give the one that was explained, or none."
         )
     if note.head != "ranking" or getattr(model, "exactness", "exact") == "estimated":
         model = None  # it has no kernels of what was explained

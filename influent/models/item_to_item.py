@@ -136,7 +136,7 @@ class ItemToItem:
 class Popularity(ItemToItem):
     """The share of training events that are the item's."""
 
-    KIND = "popularity"
+    KIND: ClassVar[str] = "popularity"
 
     def _learn(self, train: Sequences) -> tuple[np.ndarray, Weights]:
         return train.popularity(), _empty(train.vocab.n_items)
@@ -146,7 +146,7 @@ class Popularity(ItemToItem):
 class RecentPopularity(ItemToItem):
     """The share of the log's last days' events that are the item's."""
 
-    KIND = "recent_popularity"
+    KIND: ClassVar[str] = "recent_popularity"
     last_days: float = 7.0
 
     def _learn(self, train: Sequences) -> tuple[np.ndarray, Weights]:
@@ -161,7 +161,7 @@ class RecentPopularity(ItemToItem):
 class Markov(ItemToItem):
     """First order: the share of times that item b followed directly on the latest item."""
 
-    KIND = "markov"
+    KIND: ClassVar[str] = "markov"
     max_len = 1
 
     def _learn(self, train: Sequences) -> tuple[np.ndarray, Weights]:
@@ -177,7 +177,7 @@ class DecayedCounts(ItemToItem):
     column b is divided by pop(b)^`popularity_power`, then each row by the square root of its sum.
     """
 
-    KIND = "counts"
+    KIND: ClassVar[str] = "counts"
     window: int = 20
     """Largest distance of a pair, in events."""
     pair_decay: float = 0.9
@@ -201,7 +201,7 @@ class ItemKNN(ItemToItem):
     Deshpande and Karypis, Item-based top-N recommendation algorithms, 2004.
     """
 
-    KIND = "itemknn"
+    KIND: ClassVar[str] = "itemknn"
     n_neighbours: int = 100
     decay: float = 0.8
 
@@ -227,7 +227,7 @@ class Ease(ItemToItem):
     P = (XᵀX + λI)⁻¹. A history is the sum of its events, so an item that comes twice counts twice.
     """
 
-    KIND = "ease"
+    KIND: ClassVar[str] = "ease"
     l2: float = 500.0
     max_items: int = 20_000
     """Refuse a larger catalogue: the inverse needs 16 bytes times its square."""
