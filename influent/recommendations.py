@@ -22,6 +22,7 @@ from influent.models.model import Model, check_fitted
 from influent.models.ranks import BATCH, Seen, exclude_seen
 from influent.progress import Progress
 from influent.run import made
+from influent.settings import check_list, check_type
 
 HISTORY = "history"
 HANDED_IN = "events handed in"
@@ -126,8 +127,12 @@ def recommend(
         raise ConfigError(f"'reasons' of recommend must be 'contrast' or 'score'. Got {reasons!r}.")
     if n_reasons is not None and (not isinstance(n_reasons, int) or n_reasons < 0):
         raise ConfigError(f"'n_reasons' of recommend must be an int in the range [0, inf), or None. Got {n_reasons!r}.")
+    check_type("moments", moments, Moments, "latest_moments(sequences)")
     if len(moments) == 0:
         raise DataError("there is nobody to recommend to. Give moments: latest_moments(sequences).")
+    for name, ids in (("candidates", candidates), ("exclude", exclude)):
+        if ids is not None:
+            check_list(name, ids)
     allowed = _allowed(model, candidates, exclude)
     tables: list[pa.Table] = []
     ledgers: list[Ledger] = []

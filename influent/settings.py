@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from typing import Any, Self
 
@@ -18,16 +19,43 @@ def check_int(name: str, value: object, least: int) -> None:
         raise ConfigError(f"The {name!r} parameter must be an int in the range [{least}, inf). Got {value!r}.")
 
 
-def check_type(name: str, value: object, wanted: type, comes_from: str) -> None:
+def check_real(name: str, value: object, least: float, most: float = float("inf"), *, is_above: bool = False) -> None:
+    """Refuse an argument that is no finite number, or out of range.
+
+    Args:
+        is_above: whether it must be above `least`.
+
+    Raises:
+        ConfigError: so it is.
+    """
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not least <= value <= most or value == float("inf") or (is_above and value == least):  # type: ignore[operator]
+        opens = "(" if is_above else "["
+        raise ConfigError(f"The {name!r} parameter must be a number in {opens}{least}, {most}]. Got {value!r}.")
+
+
+def check_list(name: str, value: object) -> None:
+    """Refuse an argument that is no list of things: one text is not the list of its letters.
+
+    Raises:
+        ConfigError: so it is.
+    """
+    if isinstance(value, str | bytes | int | float | set | Mapping) or not isinstance(value, Iterable):
+        raise ConfigError(f"The {name!r} parameter must be a list. Got {value!r}.")
+
+
+def check_type(name: str, value: object, wanted: type | tuple[type, ...], comes_from: str) -> None:
     """Refuse an argument of another type, and say where one of the right type comes from.
 
     Raises:
         ConfigError: so it is.
     """
     if not isinstance(value, wanted):
+        types = wanted if isinstance(wanted, tuple) else (wanted,)
+        wanted_types = " or ".join(one.__name__ for one in types)
         got = type(value).__name__
         raise ConfigError(
-            f"The {name!r} parameter must be of the type {wanted.__name__}, as from {comes_from}. Got {got}."
+            f"The {name!r} parameter must be of the type {wanted_types}, as from {comes_from}. Got {got}."
         )
 
 

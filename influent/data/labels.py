@@ -452,7 +452,10 @@ def _moments_of_events(sequences: Sequences, place: np.ndarray) -> dict[str, Any
 
 
 def _as_names(actions: str | Sequence[str]) -> list[str]:
-    return [actions] if isinstance(actions, str) else list(actions)
+    names = [actions] if isinstance(actions, str) else list(actions)
+    if not names:
+        raise ConfigError("'actions' names no action, so nothing could answer. Name one, or leave it out for any.")
+    return names
 
 
 def _in_words(actions: str | Sequence[str] | None) -> str:

@@ -18,6 +18,7 @@ from influent.data.sequences import Sequences
 from influent.data.vocab import UNKNOWN, read_saved
 from influent.errors import ConfigError, LeakageError
 from influent.run import made
+from influent.settings import check_list
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -155,8 +156,16 @@ def latest_moments(sequences: Sequences, user_idx: np.ndarray | None = None) -> 
 
     Args:
         user_idx: which users, int (N,); by default all of them, those without events included.
+
+    Raises:
+        ConfigError: the users are not named by their places in the vocabulary.
     """
-    users = np.arange(sequences.n_users, dtype=np.int32) if user_idx is None else np.asarray(user_idx, np.int32)
+    users = np.arange(sequences.n_users) if user_idx is None else np.asarray(user_idx)
+    if len(users) and (users.dtype.kind not in "iu" or users.min() < 0 or users.max() >= sequences.n_users):
+        raise ConfigError(
+            f"'user_idx' holds places of users, 0 to {sequences.n_users - 1}. Of ids: moments_of(sequences, user_ids)."
+        )
+    users = users.astype(np.int32)
     end = sequences.offsets[users + 1]
     return Moments(
         sequences=sequences, user_idx=users, start=sequences.offsets[users], stop=end, target_stop=end, time_us=None
@@ -189,18 +198,39 @@ def each_moment(sequences: Sequences, user_idx: np.ndarray | None = None) -> Mom
 def moments_at(sequences: Sequences, user_ids: Sequence[Any], time_us: Sequence[int] | np.ndarray) -> Moments:
     """Return the moments of these users at these times: events at or after the time are not in the history.
 
+    Args:
+        time_us: microseconds since 1970.
+
     Raises:
-        ConfigError: the log is order-only, or there is not one time for each user.
+        ConfigError: the log is order-only, there is not one time for each user, or times are no microseconds.
         UnknownIdError: a user is not in the log.
     """
     if sequences.time_us is None:
         raise ConfigError("an order-only log has no moments in time. Use latest_moments(sequences).")
-    users, moments = sequences.vocab.users.require_idx(user_ids).astype(np.int32), np.asarray(time_us, np.int64)
+    check_list("user_ids", user_ids)
+    moments = _microseconds(time_us, sequences.time_us)
+    users = sequences.vocab.users.require_idx(user_ids).astype(np.int32)
     if users.shape != moments.shape:
         raise ConfigError(f"moments_at needs one time for each user. Got {users.size} users and {moments.size} times.")
     start, end = sequences.offsets[users], sequences.offsets[users + 1]
     stop = first_not_before(sequences.time_us, start, end, moments)
     return Moments(sequences=sequences, user_idx=users, start=start, stop=stop, target_stop=stop, time_us=moments)
+
+
+def _microseconds(asked: Sequence[int] | np.ndarray, of_log: np.ndarray) -> np.ndarray:
+    found = np.asarray(asked)
+    if len(found) and found.dtype.kind not in "iu":
+        raise ConfigError(
+            f"moments_at needs times in microseconds since 1970, as whole numbers. Got {found[:1].tolist()}."
+        )
+    if len(found) and len(of_log) and 0 < found.max() < of_log.min():
+        for size, unit in ((1_000_000, "seconds"), (1_000, "milliseconds")):
+            if of_log.min() <= int(found.max()) * size <= of_log.max():
+                raise ConfigError(
+                    f"moments_at needs times in microseconds since 1970. {found.max()} is before all of the log, and "
+                    f"within it if it counts {unit}."
+                )
+    return found.astype(np.int64)
 
 
 def now_and_before(sequences: Sequences, user_idx: np.ndarray, span_us: int) -> tuple[Moments, Moments]:
@@ -236,6 +266,7 @@ def first_not_before(times: np.ndarray, start: np.ndarray, end: np.ndarray, mome
 
 def moments_of(sequences: Sequences, user_ids: Sequence[Any]) -> Moments:
     """Return the latest moment of each of these users; one who is not in the log has an empty history."""
+    check_list("user_ids", user_ids)
     found = sequences.vocab.users.to_idx(user_ids)
     new = [user for user, idx in zip(user_ids, found, strict=True) if idx == UNKNOWN]
     if new:

@@ -144,13 +144,15 @@ class LabelConfig(Checked):
             horizon_us = span_us(self.horizon)
             parts = split_labels_at(
                 self._at_cutoffs(sequences, horizon_us / DAY_US),
-                cut or iso(latest_cutoff_us(sequences, horizon_us)),
+                iso(latest_cutoff_us(sequences, horizon_us)) if cut == "" else cut,
                 n_cutoffs=self.n_cutoffs,
                 step_days=span_us(self.step) / DAY_US if self.step else None,
                 validation_users=self.validation_users or None,
             )
         else:
-            parts = split_events_at(self._about_events(sequences), cut or 0.8, validation=self.validation)
+            parts = split_events_at(
+                self._about_events(sequences), 0.8 if cut == "" else cut, validation=self.validation
+            )
         for part, labels in (("training", parts.train), ("test", parts.test)):
             if np.ptp(labels.label) == 0:
                 raise DataError(
@@ -167,7 +169,9 @@ class LabelConfig(Checked):
         return partial(amount_within, sequences, number=self.number, log=self.log, **plain)
 
     def _about_events(self, sequences: Sequences) -> Labels:
-        within: dict[str, Any] = {name: read_cut(getattr(self, name)) or None for name in ("since", "until")}
+        within: dict[str, Any] = {
+            name: None if (cut := read_cut(getattr(self, name))) == "" else cut for name in ("since", "until")
+        }
         if self.ask == "of_events":
             return of_events(sequences, positive=self.positive, among=self.among, **within)
         return number_of_events(sequences, number=self.number, actions=self.actions or None, log=self.log, **within)

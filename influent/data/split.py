@@ -14,6 +14,7 @@ from influent.data.clock import LAST_US, iso, microseconds
 from influent.data.moments import Moments, each_moment
 from influent.data.sequences import Sequences
 from influent.errors import ConfigError, DataError
+from influent.settings import check_int, check_list
 
 Target = Literal["first", "last", "all"]
 
@@ -93,6 +94,7 @@ def split_last(sequences: Sequences, *, actions: Sequence[str] = ()) -> Split:
         UnknownIdError: an action is not in the log.
     """
     is_wanted = np.ones(len(sequences), bool)
+    check_list("actions", actions)
     if actions:
         is_wanted = np.isin(sequences.action_idx, sequences.vocab.actions.require_idx(actions))
     wanted = np.flatnonzero(is_wanted)
@@ -201,6 +203,7 @@ def split_users(sequences: Sequences, *, test: SomeUsers = 0.2, validation: Some
     Example:
         >>> split = split_users(sequences, validation=["bob"], test=["cat"])  # doctest: +SKIP
     """
+    check_int("seed", seed, 0)
     rng = np.random.default_rng(seed)
     with_events = np.flatnonzero(np.diff(sequences.offsets))
     of_test = _users(sequences, "test", test, with_events, len(with_events), rng)
@@ -245,6 +248,7 @@ def _users(
             )
         n_drawn = min(max(round(asked * n_users), 1), len(drawn_from))
         return np.sort(rng.permutation(drawn_from)[:n_drawn])
+    check_list(part, asked)
     return np.unique(sequences.vocab.users.require_idx(asked))
 
 

@@ -20,11 +20,13 @@ from influent.data.split import Split
 from influent.errors import ConfigError, DataError, InfluentError
 from influent.evaluation.measure import Costs, CreditCheck, How, Measured, measure
 from influent.evaluation.report import Report, check_lengths
+from influent.models.classical import Classical
 from influent.models.credits import Exactness
 from influent.models.kinds import to_plain
 from influent.models.model import Model
 from influent.models.ranks import Seen
 from influent.progress import Progress
+from influent.settings import check_list
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,7 +189,12 @@ def compare(
 
 
 def _named(models: Sequence[Model] | Mapping[str, Model]) -> dict[str, Model]:
+    if not isinstance(models, Mapping):
+        check_list("models", models)
     pairs = list(models.items()) if isinstance(models, Mapping) else [(model.name, model) for model in models]
+    for _, model in pairs:
+        if isinstance(model, Classical):
+            raise ConfigError(f"compare measures models that score items. Got {type(model).__name__}.")
     names = [name for name, _ in pairs]
     if not names or len(set(names)) < len(names):
         raise ConfigError(

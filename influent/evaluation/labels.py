@@ -17,6 +17,7 @@ from influent.errors import ConfigError, DataError
 from influent.evaluation.report import Comparison, Measure
 from influent.models.label_model import LabelModel, check_answered, check_may_answer
 from influent.progress import Progress
+from influent.settings import check_int, check_list, check_type
 
 _CLIP = 1e-15
 _BASELINE = "constant"
@@ -267,6 +268,9 @@ def evaluate_labels(
         DataError: there are no labels, some are not known, or all are equal.
         ConfigError: there is no model, two have one name, or the threshold is no probability.
     """
+    check_list("models", models)
+    check_type("labels", labels, Labels, "split_labels_at(...).test")
+    check_int("n_resamples", n_resamples, 1)
     names = [model.name for model in models]
     if not names or len({*names, _BASELINE}) < len(names) + 1:
         raise ConfigError(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from influent.models.ranks import ndcg
+from influent.settings import check_int
 
 
 def hit_rate(ranks: np.ndarray, offsets: np.ndarray, k: int) -> np.ndarray:
@@ -71,6 +72,7 @@ def bootstrap_interval(
         >>> bootstrap_interval(np.ones(5), np.arange(5))
         (1.0, 1.0)
     """
+    check_int("n_resamples", n_resamples, 1)
     _, user = np.unique(owner, return_inverse=True)
     total, count = np.bincount(user, weights=values), np.bincount(user)
     rng = np.random.default_rng(seed)

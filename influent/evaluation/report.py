@@ -15,7 +15,7 @@ from influent.evaluation.metrics import METRICS, bootstrap_interval
 from influent.models.model import Model, check_may_judge
 from influent.models.ranks import Seen, target_ranks
 from influent.progress import Progress
-from influent.settings import check_type
+from influent.settings import check_list, check_type
 
 
 @dataclass(frozen=True)
@@ -97,6 +97,7 @@ def check_lengths(k: Sequence[int]) -> None:
     Raises:
         ConfigError: `k` is empty, or holds something else than ints from 1.
     """
+    check_list("k", k)
     if any(isinstance(length, bool) or not isinstance(length, int) or length < 1 for length in k) or not k:
         raise ConfigError(f"The 'k' parameter of evaluate must hold ints in the range [1, inf). Got {list(k)} instead.")
 

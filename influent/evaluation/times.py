@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, Self
+from typing import Protocol, Self, runtime_checkable
 
 import numpy as np
 
@@ -21,12 +21,14 @@ from influent.evaluation.report import Comparison, Measure
 from influent.models.model import Fitted, check_may_judge
 from influent.models.ranks import BATCH
 from influent.progress import Progress
+from influent.settings import check_list, check_type
 
 _BASELINE = "constant"
 _LEAST_SHARE = 1e-12
 _UNITS = {1.0: "seconds", 60.0: "minutes", 3600.0: "hours", 86_400.0: "days"}
 
 
+@runtime_checkable
 class NextEventModel(Fitted, Protocol):
     """Says which event comes next, and when: a temporal point process.
 
@@ -176,6 +178,9 @@ def evaluate_times(
         >>> model = Predictor(task=["ranking", "time"]).fit(*split[:2])  # doctest: +SKIP
         >>> print(evaluate_times([model], split.test, unit_s=3600).to_markdown())  # doctest: +SKIP
     """
+    check_list("models", models)
+    for model in models:
+        check_type("models", model, NextEventModel, "Predictor(task='time')")
     names = [model.name for model in models]
     if not names or len(set(names)) < len(names):
         raise ConfigError(f"evaluate_times needs at least one model, and no two of one name. Got {names}.")

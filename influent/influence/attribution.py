@@ -18,6 +18,7 @@ from influent.data.clock import span_us
 from influent.errors import UnknownIdError
 from influent.influence.journeys import Journeys
 from influent.influence.resampling import N_RESAMPLES, Resampling, interval, null_if_nan, ratio
+from influent.settings import check_type
 
 RULES = ("first_touch", "last_touch", "linear", "time_decay", "position", "markov")
 """What stands beside the ledger."""
@@ -105,6 +106,7 @@ def attribute(found: Journeys, *, half_life: str = "7d", n_resamples: int = N_RE
         DataError: the journeys are of one user, so that there is no interval.
         ConfigError: `half_life` is no span of time.
     """
+    check_type("found", found, Journeys, "journeys(ledger, sequences, outcome=...)")
     half_life_us = span_us(half_life)
     draws = Resampling.of(found.n_users, n_resamples=n_resamples, seed=seed)
     tables = []

@@ -18,6 +18,7 @@ from influent.influence.ledger import Ledger
 from influent.models.methods import MethodName
 from influent.models.model import Model
 from influent.progress import Progress
+from influent.settings import check_type
 
 _KEY = (schema.PREDICTION_ID, schema.SOURCE, schema.SOURCE_NAME, schema.SOURCE_EVENT_ID)
 
@@ -56,6 +57,8 @@ def explain_difference(
         >>> week_ago = moments_at(sequences, ["ann"], [1_708_395_200_000_000])  # doctest: +SKIP
         >>> explain_difference(model, now, week_ago, items=["tea"]).of(0).to_pandas()  # doctest: +SKIP
     """
+    for name, each in (("moments", moments), ("others", others)):
+        check_type(name, each, Moments, "moments_at(sequences, users, times)")
     users, other_users = (each.sequences.vocab.users.to_ids(each.user_idx) for each in (moments, others))
     if not users.equals(other_users):
         raise ConfigError(

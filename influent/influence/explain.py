@@ -17,6 +17,7 @@ from influent.models.methods import CreditMethod, MethodName, check_fits
 from influent.models.model import EstimatedModel, Fitted, Model, check_fitted
 from influent.models.ranks import BATCH
 from influent.progress import Progress
+from influent.settings import check_int, check_list, check_type
 
 
 def explain(
@@ -73,6 +74,7 @@ def explain(
         >>> ledger.of(0).select(["source", "source_item_id", "credit"]).to_pandas()  # doctest: +SKIP
     """
     check_fitted(model)
+    check_type("asked", asked, (Moments, Labels), "split.test")
     how = credit_method(model, method, n_samples=n_samples, n_steps=n_steps, seed=seed)
     _check_parts(by_part, how)
     if isinstance(asked, Labels):
@@ -235,8 +237,10 @@ def _explain_answers(
 
 def _candidates(model: Model, n_moments: int, items: Sequence[Any]) -> np.ndarray:
     """Return the index of each item to explain at each moment, (N, C)."""
-    if isinstance(items, str) or len(items) == 0:
-        raise ConfigError(f"items must be a list of item ids with at least one. Got {items!r}.")
+    check_list("items", items)
+    items = list(items)
+    if not items:
+        raise ConfigError("items must be a list of item ids with at least one. Got none.")
     if not any(isinstance(some, list | tuple | np.ndarray) for some in items):
         wanted = model.vocab.items.require_idx(items)
         return np.broadcast_to(wanted, (n_moments, len(wanted)))
@@ -306,9 +310,10 @@ def _check_parts(by_part: bool, method: CreditMethod) -> None:
 def _check(model: Fitted, moments: Moments, top: int | None, contrast: int | None) -> None:
     if len(moments) == 0:
         raise DataError("there is no moment to explain. Build some: split(...).test or latest_moments(sequences).")
-    if top is not None and (not isinstance(top, int) or top < 0):
-        raise ConfigError(f"The 'top' parameter of explain must be an int in the range [0, inf). Got {top!r} instead.")
-    if contrast is not None and (not isinstance(contrast, int) or not 1 <= contrast < model.vocab.n_items):
+    if top is not None:
+        check_int("top", top, 0)
+    is_no_int = isinstance(contrast, bool) or not isinstance(contrast, int)
+    if contrast is not None and (is_no_int or not 1 <= contrast < model.vocab.n_items):
         raise ConfigError(
             f"The 'contrast' parameter of explain must be an int in the range [1, {model.vocab.n_items - 1}] "
             f"(the number of other items). Got {contrast!r} instead."

@@ -143,6 +143,10 @@ def journeys(
         >>> found.n_outcomes, found.paths().slice(0, 1).to_pylist()  # doctest: +SKIP
         (218, [{'path': ['home', 'search', 'shop'], 'is_whole': False, 'n_outcomes': 21, ...}])
     """
+    if not isinstance(outcome, Labels | str) and (outcome is None or len(outcome) == 0):
+        raise ConfigError("'outcome' must name an action, or several, or be the labels that were explained. Got none.")
+    if not isinstance(by, str):
+        raise ConfigError(f"a channel is one thing: 'by' must be the name of a factor. Got {by!r}.")
     credits = EventCredits.of(ledger)
     [factor] = read_factors(credits, sequences, [by])
     # By prediction, the oldest touch first.

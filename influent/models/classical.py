@@ -23,11 +23,12 @@ from influent.data.labels import Kind, Labels
 from influent.data.vocab import Vocab
 from influent.errors import ConfigError, DataError, LeakageError, MissingExtraError, RunFolderError, SchemaError
 from influent.models.credits import Credits
-from influent.models.label_model import FeatureCredits, check_answered, check_same_question
+from influent.models.label_model import FeatureCredits, check_answered, check_same_question, check_tells_apart
 from influent.models.methods import CreditMethod, MethodName, check_fits
 from influent.models.model import check_fitted
 from influent.progress import Progress
 from influent.run import made
+from influent.settings import check_type
 
 _BOUND = 10.0
 _RATE_COLUMNS = ("item_idx", "known_at", "n_events", "n_asked", "label_sum")
@@ -99,17 +100,14 @@ class Classical:
             ConfigError: the model does not learn this kind of labels.
             MissingExtraError: scikit-learn is not installed.
         """
+        check_type("train", train, Labels, "split_labels_at(...).train")
         check_answered(train)
         if train.kind not in self.KINDS:
             raise ConfigError(
                 f"{type(self).__name__} learns {' and '.join(self.KINDS)}; {train.name!r} is a {train.kind}. "
                 f"Use one of: {', '.join(kind.__name__ for kind in CLASSICAL.values() if train.kind in kind.KINDS)}."
             )
-        if train.kind == "classification" and np.ptp(train.label) == 0:
-            raise DataError(
-                f"all {len(train):,} training labels of {train.name!r} are {train.label[0]:g}: there is nothing to "
-                "tell apart. Use more data, or another question."
-            )
+        check_tells_apart(train)
         _sklearn("", self.name)
         self.fitted_on = ""
         with (progress or Progress()).track(f"fit {self.name}", 2) as advance:

@@ -14,8 +14,9 @@ from influent.data.sequences import Sequences
 from influent.data.split import hold_out_last
 from influent.errors import ConfigError, DataError, LeakageError
 from influent.models.batch import Batch, Batcher, training_windows
-from influent.models.label_model import check_answered
+from influent.models.label_model import check_answered, check_tells_apart
 from influent.models.transitions import OwnTransitions
+from influent.settings import check_type
 
 _OF_LABELS = ("classification", "regression")
 
@@ -41,6 +42,7 @@ def build_examples(
     Raises:
         ConfigError, DataError, LeakageError: as `Predictor.fit` says.
     """
+    check_type("train", train, (Sequences, Labels), "split.train")
     if isinstance(train, Labels):
         return _of_labels_alone(tasks, train, validation, labels)
     if validation is not None and not isinstance(validation, Moments):
@@ -51,6 +53,7 @@ def build_examples(
         raise ConfigError(f"the task {' and '.join(tasks)} learns from labels: fit(labels.train, labels.validation).")
     _check_questions(tasks, [part.train for part in labels])
     for part in labels:
+        check_tells_apart(part.train)
         _check_not_later(train, part)
     if validation is None:
         learned, validation = hold_out_last(train)
@@ -78,6 +81,11 @@ def _of_labels_alone(
         train, validation = train.take(np.flatnonzero(~held_out)), train.take(np.flatnonzero(held_out))
     check_answered(train)
     check_answered(validation)
+    check_tells_apart(train)
+    if validation.name != train.name:
+        raise DataError(
+            f"the model learns {train.name!r}, and validation asks {validation.name!r}. Give both of one split."
+        )
     sequences = train.moments.sequences
     return Examples(sequences=sequences, learned=sequences, validation=None, labels=((train, validation),))
 

@@ -21,12 +21,13 @@ from scipy import sparse
 from influent.data.moments import Moments
 from influent.data.sequences import Sequences
 from influent.data.vocab import Vocab
-from influent.errors import ConfigError
+from influent.errors import ConfigError, DataError
 from influent.models.credits import Credits, sources_of
 from influent.models.model import check_fitted, check_same_ids
 from influent.models.transitions import PairDecay, count_transitions, scaling_of, top_of_rows
 from influent.progress import Progress
 from influent.run import made
+from influent.settings import check_int, check_real
 
 Weights: TypeAlias = Any
 """A `scipy.sparse.csr_array`, or a dense array (I, I) where most pairs have a weight; SciPy ships no types."""
@@ -47,6 +48,11 @@ class ItemToItem:
     popularity: np.ndarray
     bias: np.ndarray
     weights: Weights
+
+    def __post_init__(self) -> None:
+        check_real("decay", self.decay, 0.0, 1.0)
+        if self.max_len is not None:
+            check_int("max_len", self.max_len, 1)
 
     @property
     def name(self) -> str:
@@ -149,9 +155,15 @@ class RecentPopularity(ItemToItem):
     KIND: ClassVar[str] = "recent_popularity"
     last_days: float = 7.0
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_real("last_days", self.last_days, 0.0, is_above=True)
+
     def _learn(self, train: Sequences) -> tuple[np.ndarray, Weights]:
         if train.time_us is None:
             raise ConfigError("an order-only log has no last days. Use Popularity().")
+        if len(train) == 0:
+            raise DataError("there are no events, so there are no last days of them.")
         recent = train.time_us > train.time_us.max() - self.last_days * _DAY_US
         counts = np.bincount(train.item_idx[recent & (train.item_idx >= 0)], minlength=train.vocab.n_items)
         return counts / max(counts.sum(), 1), _empty(train.vocab.n_items)
@@ -187,6 +199,13 @@ class DecayedCounts(ItemToItem):
     """How much less each step back in the history counts."""
     max_len: int | None = 100
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_int("window", self.window, 1)
+        check_real("pair_decay", self.pair_decay, 0.0, 1.0)
+        check_real("popularity_power", self.popularity_power, 0.0)
+        check_real("reverse", self.reverse, 0.0)
+
     def _learn(self, train: Sequences) -> tuple[np.ndarray, Weights]:
         pairs = PairDecay(window=self.window, decay=self.pair_decay, reverse=self.reverse)
         counts = count_transitions(train, pairs)
@@ -204,6 +223,10 @@ class ItemKNN(ItemToItem):
     KIND: ClassVar[str] = "itemknn"
     n_neighbours: int = 100
     decay: float = 0.8
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_int("n_neighbours", self.n_neighbours, 1)
 
     def _learn(self, train: Sequences) -> tuple[np.ndarray, Weights]:
         users = _user_items(train)
@@ -231,6 +254,11 @@ class Ease(ItemToItem):
     l2: float = 500.0
     max_items: int = 20_000
     """Refuse a larger catalogue: the inverse needs 16 bytes times its square."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_real("l2", self.l2, 0.0, is_above=True)
+        check_int("max_items", self.max_items, 1)
 
     def _learn(self, train: Sequences) -> tuple[np.ndarray, Weights]:
         n_items = train.vocab.n_items

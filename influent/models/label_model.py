@@ -75,6 +75,19 @@ def check_answered(labels: Labels) -> None:
         raise DataError(f"{n:,} of {len(labels):,} labels of {labels.name!r} are not known. Use labels from the log.")
 
 
+def check_tells_apart(labels: Labels) -> None:
+    """Refuse a classification to learn from that has one answer only.
+
+    Raises:
+        DataError: so it is.
+    """
+    if labels.kind == "classification" and np.ptp(labels.label) == 0:
+        raise DataError(
+            f"all {len(labels):,} training labels of {labels.name!r} are {labels.label[0]:g}: there is nothing to "
+            "tell apart. Use more data, or another question."
+        )
+
+
 def check_same_question(model: str, asked: str, vocab: Vocab, labels: Labels) -> None:
     """Refuse labels of another question, or of other ids, than a model was fitted on.
 

@@ -39,6 +39,7 @@ from influent.models.train import TrainingLog, train_module
 from influent.models.transitions import PairDecay, TransitionTable
 from influent.progress import Progress
 from influent.run import made
+from influent.settings import check_list, check_type
 
 Task = Literal["ranking", "classification", "regression", "time"]
 
@@ -84,6 +85,10 @@ class Predictor:
         known = get_args(Task)
         if not self.tasks or any(one not in known for one in self.tasks) or len(set(self.tasks)) < len(self.tasks):
             raise ConfigError(f"task must be of {', '.join(known)}, each once. Got {task!r}.")
+        if model is not None:
+            check_type("model", model, ModelConfig, "ModelConfig(backbone='sasrec')")
+        if train is not None:
+            check_type("train", train, TrainConfig, "TrainConfig(epochs=10)")
         self.model, self.train = (model or ModelConfig()).resolved(), train or TrainConfig()
         if "time" in self.tasks and self.model.knows_moment:
             raise ConfigError("the task 'time' asks when the next event comes, so knows_moment would give it away.")
@@ -240,6 +245,7 @@ class Predictor:
         check_fitted(self)
         if isinstance(asked, Labels):
             return self._answer(asked)
+        check_type("asked", asked, Moments, "split.test")
         self._require("ranking")
         self._check_readable(asked)
         return self._reading.scores(asked)
@@ -412,6 +418,9 @@ class Predictor:
         """Take from the data what the network is made by."""
         self.fitted_on = ""
         vocab, learned = examples.sequences.vocab, examples.learned
+        check_list("vectors", vectors)
+        for block in vectors:
+            check_type("vectors", block, ItemVectors, "encode_items(...) or read_vectors(...)")
         self.vocab, self._vectors, self.popularity = vocab, tuple(vectors), examples.sequences.popularity()
         for block in vectors:
             if len(block.vectors) != vocab.n_items:

@@ -22,6 +22,7 @@ from influent.models.config import ModelConfig, TrainConfig
 from influent.models.predictor import Predictor
 from influent.models.space import Choices, Plain, Range, Space, check_space, default_space, value_of, with_values
 from influent.progress import Progress
+from influent.settings import check_type
 
 Pruner = Literal["median", "none"]
 
@@ -123,6 +124,8 @@ def tune(
         MissingExtraError: Optuna is not installed.
     """
     optuna = _optuna()
+    check_type("model", model, Predictor, "Predictor()")
+    storage = None if storage is None else Path(storage)
     if not set(model.tasks) <= {"ranking", "time"}:
         raise ConfigError(f"tune is for ranking and time. Got a model for {', '.join(model.tasks)}.")
     if isinstance(n_trials, bool) or not isinstance(n_trials, int) or n_trials < 1:
