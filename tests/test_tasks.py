@@ -193,7 +193,9 @@ def test_every_model_of_answers_may_be_named(run, model):
     told("evaluate", run)
     assert names.get(model, model if model == "gru" else "gradient_boosting") in report_in(run)["rows"]
     if model in ("mlp", "boosting"):
-        with pytest.raises(influent.ConfigError, match="are no sums, so they have no ledger. Those of an additive"):
+        with pytest.raises(
+            influent.ConfigError, match="answers by no sum that could be a ledger. The answers of an additive"
+        ):
             told("explain", run)
 
 

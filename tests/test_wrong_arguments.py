@@ -126,6 +126,8 @@ def test_an_outcome_is_named_and_a_channel_is_one_thing(log, split, counts):
             influent.journeys(ledger, log, outcome=nothing)
     with pytest.raises(ConfigError, match="'by' must be the name of a factor"):
         influent.journeys(ledger, log, outcome="purchase", by=["action"])
+    with pytest.raises(DataError, match="end at the explained moments, so what came next is not in them"):
+        influent.journeys(ledger, split.train_and_validation, outcome="purchase")
     with pytest.raises(ConfigError, match="names no action"):
         influent.will_do(log, "2024-01-10", horizon_days=3, actions=[])
 

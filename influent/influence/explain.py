@@ -213,8 +213,8 @@ def _explain_answers(
         )
     if not isinstance(model, AnsweringModel):
         raise ConfigError(
-            f"the answers of a {model.name} model are no sums, so they have no ledger. Those of an "
-            f"additive Predictor(task={labels.kind!r}) have one."
+            f"{model.name} answers by no sum that could be a ledger. The answers of an additive "
+            f"Predictor(task={labels.kind!r}) are sums; of a joint model explain the Predictor itself, not a readout."
         )
     _check(model, labels.moments, top, None)
     note = LedgerNote.of(model, method=method, head=f"{labels.kind}: {labels.name}", top=top, by_part=by_part)

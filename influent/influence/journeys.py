@@ -225,6 +225,11 @@ def _by_action(
     wanted = sequences.vocab.actions.require_idx(names)
     ids = ledger.predictions.column(schema.USER_ID).combine_chunks().take(pa.array(there))
     has_next = stop < sequences.offsets[sequences.vocab.users.to_idx(ids) + 1]
+    if not has_next.any():
+        raise DataError(
+            "these sequences end at the explained moments, so what came next is not in them. Give longer ones, such "
+            "as split.test.sequences."
+        )
     ahead = np.minimum(stop, len(sequences) - 1)
     items = ledger.predictions.column(schema.ITEM_ID).combine_chunks().take(pa.array(there))
     explained = sequences.vocab.items.to_idx(items)

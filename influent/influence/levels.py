@@ -90,7 +90,10 @@ class EventCredits:
             )
         rows = ledger.table.filter(pc.equal(ledger.table.column(schema.SOURCE), source))
         if rows.num_rows == 0:
-            raise DataError("no event owns a credit in this ledger. Explain predictions that have a history.")
+            raise DataError(
+                "no event owns a credit in this ledger. Explain predictions that have a history, by a model of events: "
+                "credits of features belong to none."
+            )
         asked = rows.column(schema.PREDICTION_ID).to_numpy()
         event_id = rows.column(schema.SOURCE_EVENT_ID).to_numpy()
         # The parts of an event stand together.

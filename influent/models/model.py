@@ -184,5 +184,5 @@ def check_may_judge(model: Fitted, moments: Moments) -> None:
         raise LeakageError(
             f"the {model.name} model was fitted on sequences {model.fitted_on}, these moments may judge models fitted "
             f"on {', '.join(sorted(moments.fingerprints))}: it may have learned from what it is asked to predict. "
-            "Fit it on the training part of the same split."
+            "Fit it on the training part of the same split. (Of a joint model and labels, judge readout(name).)"
         )
