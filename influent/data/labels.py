@@ -452,10 +452,7 @@ def _moments_of_events(sequences: Sequences, place: np.ndarray) -> dict[str, Any
 
 
 def _as_names(actions: str | Sequence[str]) -> list[str]:
-    names = [actions] if isinstance(actions, str) else list(actions)
-    if not names:
-        raise ConfigError("'actions' names no action, so nothing could answer. Name one, or leave it out for any.")
-    return names
+    return [actions] if isinstance(actions, str) else list(actions)
 
 
 def _in_words(actions: str | Sequence[str] | None) -> str:
@@ -463,7 +460,10 @@ def _in_words(actions: str | Sequence[str] | None) -> str:
 
 
 def _action_idx(sequences: Sequences, actions: str | Sequence[str]) -> np.ndarray:
-    return sequences.vocab.actions.require_idx(_as_names(actions))
+    names = _as_names(actions)
+    if not names:
+        raise ConfigError("'actions' names no action, so nothing could answer. Name one, or leave it out for any.")
+    return sequences.vocab.actions.require_idx(names)
 
 
 def _numbers(sequences: Sequences, number: str) -> np.ndarray:
