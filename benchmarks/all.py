@@ -30,7 +30,9 @@ def jobs() -> list[tuple[str, ...]]:
             found += [("ranking", name, model) for model in ("additive-query", "additive-moment", *PEERS)]
     found.append(("ranking", "movielens-100k", "recent_popularity"))
     found += [("ranking", "movielens-100k-users", model) for model in ("counts", "additive", "sasrec")]
-    found += [("ranking", "movielens-1m-by-time", model) for model in ("popularity", "counts", "additive", *BOXES)]
+    by_time = ("popularity", "counts", "additive-ensemble", *BOXES)
+    found += [("ranking", "movielens-1m-by-time", model) for model in by_time]
+    found += [("ranking", "movielens-1m-by-time", "sasrec", "--seed", seed) for seed in SEEDS[1:]]
     found.append(("ranking", "movielens-1m", "additive-text"))
     found += [("ranking", "amazon-musical-instruments", model) for model in ("counts", "additive", "additive-text")]
     found += [("labels", "mind-click", m) for m in ("logistic", "boosting", "additive", "additive-text")]

@@ -42,12 +42,14 @@ def table(rows: list[dict[str, Any]]) -> list[str]:
 
 def price(rows: list[dict[str, Any]]) -> list[str]:
     """Return the line that says what exactness costs: the additive model beside the best black box of ours."""
-    found: dict[str, list[float]] = {}
+    # By seed: a training may be there both alone and as a member of an ensemble.
+    found: dict[str, dict[int, float]] = {}
     for row in rows:
-        measure = row["test"].get("NDCG@10")
-        if measure is not None and row["model"] in ("additive", *BLACK_BOXES):
-            found.setdefault(row["model"], []).append(measure["mean"])
-    means = {name: sum(values) / len(values) for name, values in found.items()}
+        name = row["model"].removesuffix("-ensemble")
+        for one in row.get("members", [row]):
+            if name in ("additive", *BLACK_BOXES) and "NDCG@10" in one["test"]:
+                found.setdefault(name, {})[one["seed"]] = one["test"]["NDCG@10"]["mean"]
+    means = {name: sum(values.values()) / len(values) for name, values in found.items()}
     boxes = [name for name in BLACK_BOXES if name in means]
     if "additive" not in means or not boxes:
         return []
