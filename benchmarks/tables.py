@@ -47,7 +47,7 @@ def price(rows: list[dict[str, Any]]) -> list[str]:
     for row in rows:
         name = row["model"].removesuffix("-ensemble")
         for one in row.get("members", [row]):
-            if name in ("additive", *BLACK_BOXES) and "NDCG@10" in one["test"]:
+            if name in ("additive", *BLACK_BOXES) and "NDCG@10" in one.get("test", {}):
                 found.setdefault(name, {})[one["seed"]] = one["test"]["NDCG@10"]["mean"]
     means = {name: sum(values.values()) / len(values) for name, values in found.items()}
     boxes = [name for name in BLACK_BOXES if name in means]
