@@ -65,7 +65,15 @@ def test_equal_gaps_do_not_make_an_intensity_grow_without_bound():
 
 
 def test_what_weighing_rare_labels_does_to_the_odds_is_taken_back():
-    shape = LabelShape("rare", "classification", False, mean=0.1, scale=1.0, positive_weight=9.0)
+    shape = LabelShape(
+        "rare",
+        "is it rare? (classification, probability)",
+        "classification",
+        False,
+        mean=0.1,
+        scale=1.0,
+        positive_weight=9.0,
+    )
     head = LabelHead(shape, dim=2, n_items=3)
     factor, shift = head.factor_and_shift()
     # Learned odds begin at 9 · 1/9 = 1; the answer at the base rate.

@@ -1,5 +1,7 @@
 """What is given by mistake is refused with what would be right, in the words of the argument."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -141,8 +143,25 @@ def test_questions_that_nothing_can_be_learned_of_are_refused(log):
         DataError, match=r"training labels of 'event within 25 days' are 1: there is nothing to tell apart"
     ):
         model.fit(same)
-    with pytest.raises(DataError, match="learns 'event within 3 days', and validation asks 'event within 25 days'"):
+    with pytest.raises(DataError, match="learns 'event within 3 days .*', and validation asks 'event within 25 days"):
         model.fit(other, everybody)
+
+
+def test_questions_of_one_name_are_told_apart(log):
+    asked = influent.will_do(log, "2024-01-10", horizon_days=3, name="churn")
+    others = (
+        influent.will_do(log, "2024-01-10", horizon_days=9, absent=True, name="churn"),
+        replace(asked, kind="regression", unit="value"),
+    )
+    models = (
+        influent.LogisticRegression().fit(asked),
+        influent.Predictor(task="classification", model=SMALL, train=influent.TrainConfig(epochs=1)).fit(asked),
+    )
+    for model in models:
+        assert len(model.predict(asked)) == len(asked)
+        for other in others:
+            with pytest.raises(DataError, match=r"fitted on 'churn' as: event within 3 days .* called the same, ask: "):
+                model.predict(other)
 
 
 def test_a_cutoff_of_nothing_is_not_the_default(log):

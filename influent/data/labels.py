@@ -55,6 +55,8 @@ class Labels:
     """How long after the moment the answer is known; 0 where the event itself is the answer."""
     is_log: bool = False
     """Whether the label is log1p of what was counted."""
+    asks: str = ""
+    """What the function that built the labels was asked, in words, whatever they are called; empty for any others"""
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(Kind):
@@ -90,6 +92,11 @@ class Labels:
 
     def __len__(self) -> int:
         return len(self.moment)
+
+    @property
+    def question(self) -> str:
+        """Return what tells these questions from others: what is asked, and what an answer is."""
+        return f"{self.asks or self.name} ({self.kind}, {self.unit})"
 
     @property
     def user_idx(self) -> np.ndarray:
@@ -201,6 +208,7 @@ def will_do(
     what = f"{'no ' if absent else ''}{_in_words(actions)} within {horizon_days:g} days"
     return Labels(
         name=name or what,
+        asks=what,
         kind="classification",
         unit="probability",
         moments=moments,
@@ -237,8 +245,10 @@ def amount_within(
     moments = _moments_with_horizon(sequences, cutoffs, horizon_us)
     place, owner = _answering(moments, actions)
     amounts = np.bincount(owner, weights=np.nan_to_num(numbers[place], nan=0.0), minlength=len(moments))
+    what = f"{number} of {_in_words(actions)} within {horizon_days:g} days"
     return Labels(
-        name=name or f"{number} of {_in_words(actions)} within {horizon_days:g} days",
+        name=name or what,
+        asks=what,
         kind="regression",
         unit=f"log1p({number})" if log else number,
         moments=moments,
@@ -281,8 +291,10 @@ def of_events(
             f"is not positive. Got {', '.join(sorted(asked)) or 'none'}."
         )
     place = _events_asked(sequences, among, since, until)
+    what = f"{_in_words(positive)} among {_in_words(among)}"
     return Labels(
-        name=name or f"{_in_words(positive)} among {_in_words(among)}",
+        name=name or what,
+        asks=what,
         kind="classification",
         unit="probability",
         label=np.isin(sequences.action_idx[place], _action_idx(sequences, positive)).astype(np.float64),
@@ -320,8 +332,10 @@ def number_of_events(
     """
     numbers = _numbers(sequences, number)
     place = _events_asked(sequences, actions, since, until, has_number=np.isfinite(numbers))
+    what = f"{number} of {_in_words(actions)}"
     return Labels(
-        name=name or f"{number} of {_in_words(actions)}",
+        name=name or what,
+        asks=what,
         kind="regression",
         unit=f"log1p({number})" if log else number,
         label=_log1p(numbers[place], number) if log else numbers[place],

@@ -58,6 +58,7 @@ class Classical:
     kind: Kind
     """The kind of the labels it was fitted on."""
     asked: str
+    question: str
     """The name of the labels it was fitted on."""
     features: tuple[str, ...]
     rates: ItemRates | None
@@ -111,7 +112,8 @@ class Classical:
         _sklearn("", self.name)
         self.fitted_on = ""
         with (progress or Progress()).track(f"fit {self.name}", 2) as advance:
-            self.kind, self.asked, self.vocab = train.kind, train.name, train.moments.sequences.vocab
+            self.kind, self.asked, self.question = train.kind, train.name, train.question
+            self.vocab = train.moments.sequences.vocab
             self.label_mean = float(train.label.mean())
             self.rates = None if train.item_idx is None else build_item_rates(train)
             described = question_features(train, self.rates, actions=self.actions)
@@ -143,7 +145,7 @@ class Classical:
             ConfigError: the model's questions are not about items.
         """
         check_fitted(self)
-        check_same_question(self.name, self.asked, self.vocab, labels)
+        check_same_question(self.name, self.asked, self.question, self.vocab, labels)
         if self.rates is None:
             raise ConfigError(f"{self.asked!r} is asked about the user: there is no item to have a rate.")
         if not self.rates.is_timed or labels.moments.time_us is None:
@@ -152,7 +154,7 @@ class Classical:
         return self
 
     def _describe(self, labels: Labels) -> np.ndarray:
-        check_same_question(self.name, self.asked, self.vocab, labels)
+        check_same_question(self.name, self.asked, self.question, self.vocab, labels)
         described = question_features(labels, self.rates, actions=self.actions)
         if described.names != self.features:
             odd = sorted(set(described.names) ^ set(self.features))
@@ -173,13 +175,16 @@ class Classical:
             rates = {name: getattr(self.rates, name) for name in ("is_timed", "mean", "smoothing")}
         save_file(arrays, folder / "model.safetensors")
         config = {"model": self.KIND, "settings": asdict(self)}  # type: ignore[call-overload]
-        config |= {name: getattr(self, name) for name in ("fitted_on", "asked", "kind", "label_mean", "features")}
+        config |= {
+            name: getattr(self, name) for name in ("fitted_on", "asked", "question", "kind", "label_mean", "features")
+        }
         (folder / "config.json").write_text(json.dumps(config | {"rates": rates}, indent=2) + "\n")
         self.vocab.save(folder)
 
     def restore(self, config: dict[str, Any], arrays: dict[str, np.ndarray], vocab: Vocab) -> Self:
         """Take over what `save` wrote."""
-        self.fitted_on, self.asked, self.kind = config["fitted_on"], config["asked"], config["kind"]
+        self.fitted_on, self.kind = config["fitted_on"], config["kind"]
+        self.asked, self.question = config["asked"], config["question"]
         self.label_mean, self.features, self.vocab = config["label_mean"], tuple(config["features"]), vocab
         self.rates = None
         if config["rates"] is not None:

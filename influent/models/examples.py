@@ -82,9 +82,9 @@ def _of_labels_alone(
     check_answered(train)
     check_answered(validation)
     check_tells_apart(train)
-    if validation.name != train.name:
+    if validation.question != train.question:
         raise DataError(
-            f"the model learns {train.name!r}, and validation asks {validation.name!r}. Give both of one split."
+            f"the model learns {train.question!r}, and validation asks {validation.question!r}. Give both of one split."
         )
     sequences = train.moments.sequences
     return Examples(sequences=sequences, learned=sequences, validation=None, labels=((train, validation),))

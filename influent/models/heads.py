@@ -23,6 +23,7 @@ class LabelShape:
     """What of the training labels decides how a head begins; plain numbers, kept with the model."""
 
     name: str
+    question: str
     kind: Kind
     is_about_items: bool
     mean: float
@@ -38,6 +39,7 @@ def label_shape(train: Labels, class_weight: str) -> LabelShape:
     weight = (1 - mean) / mean if is_class and class_weight == "balanced" and 0 < mean < 1 else 1.0
     return LabelShape(
         name=train.name,
+        question=train.question,
         kind=train.kind,
         is_about_items=train.item_idx is not None,
         mean=mean,

@@ -88,12 +88,26 @@ def check_tells_apart(labels: Labels) -> None:
         )
 
 
-def check_same_question(model: str, asked: str, vocab: Vocab, labels: Labels) -> None:
+def check_question(model: str, question: str, labels: Labels) -> None:
+    """Refuse labels that ask something else than a model was fitted on, be they called the same.
+
+    Raises:
+        DataError: so it is.
+    """
+    if labels.question != question:
+        raise DataError(
+            f"the {model} model was fitted on {labels.name!r} as: {question}. These labels, called the same, ask: "
+            f"{labels.question}."
+        )
+
+
+def check_same_question(model: str, asked: str, question: str, vocab: Vocab, labels: Labels) -> None:
     """Refuse labels of another question, or of other ids, than a model was fitted on.
 
     Args:
         model: the model's name.
         asked: the name of the labels it was fitted on.
+        question: what these ask.
         vocab: the ids it was fitted with.
 
     Raises:
@@ -102,6 +116,7 @@ def check_same_question(model: str, asked: str, vocab: Vocab, labels: Labels) ->
     """
     if labels.name != asked:
         raise DataError(f"the {model} model was fitted on {asked!r} and cannot answer {labels.name!r}.")
+    check_question(model, question, labels)
     given = labels.moments.sequences.vocab
     for ours, theirs in ((vocab.items, given.items), (vocab.actions, given.actions)):
         if theirs.ids is not ours.ids and not theirs.ids.equals(ours.ids):

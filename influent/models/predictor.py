@@ -29,6 +29,7 @@ from influent.models.credits import Credits, Exactness
 from influent.models.examples import Examples, TrainingBatches, build_examples, gaps_of
 from influent.models.growing import check_same_blocks, grown_weights
 from influent.models.heads import LabelShape, label_shape, time_bins
+from influent.models.label_model import check_question
 from influent.models.methods import CreditMethod, MethodName, check_fits
 from influent.models.model import check_fitted, check_same_categories, check_same_ids
 from influent.models.network import Network, Shape
@@ -320,7 +321,7 @@ class Predictor:
     def answer_credits(self, labels: Labels, *, method: CreditMethod | None = None) -> Credits:
         """Return the terms of each answer, one moment a question: of a logit, or of a number in the label's unit."""
         check_fitted(self)
-        self._label_shape(labels.name)
+        self._shape_of(labels)
         self._check_readable(labels.moments)
         return self._reading.answer_credits(labels, self._fitting(method))
 
@@ -542,14 +543,14 @@ class Predictor:
 
     def _answer(self, labels: Labels) -> np.ndarray:
         scores = self.answer_scores(labels)
-        if self._label_shape(labels.name).kind == "regression":
+        if self._shape_of(labels).kind == "regression":
             return scores
         # A logit of a thousand is a probability of 1; NumPy would warn that exp(1000) is infinite.
         return np.asarray(1 / (1 + np.exp(-np.clip(scores, -500, 500))))
 
     def answer_scores(self, labels: Labels) -> np.ndarray:
         """Return the logit of each answer of a classification, else the answer, float64 (L,); a ledger's scores."""
-        self._label_shape(labels.name)
+        self._shape_of(labels)
         self._check_readable(labels.moments)
         return self._reading.answers(labels)
 
@@ -559,6 +560,11 @@ class Predictor:
                 return shape
         known = ", ".join(repr(shape.name) for shape in self.label_shapes) or "no question"
         raise ConfigError(f"this {self.name} model was not fitted to answer {name!r}. It answers {known}.")
+
+    def _shape_of(self, labels: Labels) -> LabelShape:
+        shape = self._label_shape(labels.name)
+        check_question(self.name, shape.question, labels)
+        return shape
 
     def _only_question(self) -> LabelShape:
         if len(self.label_shapes) != 1:
