@@ -248,7 +248,7 @@ def writing(
             again meanwhile.
     """
     folder = Path(folder).resolve()
-    _check_writable(folder)
+    check_place(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with _lock(folder):
         yield from _writing(folder, step, settings, stands_on)
@@ -373,7 +373,6 @@ def _is_free(folder: Path) -> bool:
 
 def _steps_below(folder: Path, step: str) -> dict[str, Any]:
     """Return what stays of the run that is there: the steps that do not stand on `step`."""
-    check_place(folder)
     if _is_free(folder):
         return {}
     steps = Run.open(folder).steps

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from typing import Any, Self
@@ -28,8 +29,8 @@ def check_real(name: str, value: object, least: float, most: float = float("inf"
     Raises:
         ConfigError: so it is.
     """
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not least <= value <= most or value == float("inf") or (is_above and value == least):  # type: ignore[operator]
+    is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not is_number or not least <= value <= most or (is_above and value == least):  # type: ignore[operator]
         opens = "(" if is_above else "["
         raise ConfigError(f"The {name!r} parameter must be a number in {opens}{least}, {most}]. Got {value!r}.")
 

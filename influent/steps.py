@@ -367,7 +367,7 @@ def explain_run(
         ConfigError: an argument is out of range, or is for something that the model was not fitted for, or `before`
             stands beside `top` or `contrast`, or without `users`, or goes back behind a user's first event.
     """
-    run = Run.open(folder, writes=True)
+    run = Run.open(folder, writes=users is None)
     how: dict[str, Any] = {"method": method, "n_samples": n_samples, "n_steps": n_steps, "seed": seed}
     shown: dict[str, Any] = {"top": top, "by_part": by_part, **how}
     rivals = {"contrast": contrast, "against": against}
@@ -443,6 +443,7 @@ def recommend_run(
     Raises:
         ConfigError: the model ranks no items.
     """
+    progress = progress or Progress()
     run = Run.open(folder, writes=events is None and users is None)
     model, parts = _fitted(run)
     if "ranking" not in tasks_of(model):
@@ -453,16 +454,16 @@ def recommend_run(
             kept, numbers=parts.train.number_names, categories=parts.train.category_names, vocab=model.vocab
         )
         for line in (*_what_was_read(kept.cleaning, handed_in), *_strangers(handed_in, users or ())):
-            (progress or Progress()).say(line)
+            progress.say(line)
         return recommend(model, _moments_for(handed_in, users), handed_in=True, **settings, progress=progress)
     for stranger in _strangers(parts.test.sequences, users or ()):
-        (progress or Progress()).say(stranger)
+        progress.say(stranger)
     moments = _moments_for(parts.test.sequences, users)
     recommendations = recommend(model, moments, **settings, progress=progress)
     if users is None:
         n_without = len(moments) - len(recommendations.table.column("user_id").unique())
         if n_without:
-            (progress or Progress()).say(f"{n_without:,} users have no list: nothing is left to recommend to them.")
+            progress.say(f"{n_without:,} users have no list: nothing is left to recommend to them.")
         with writing(run.folder, "recommend", settings, stands_on=run) as new:
             recommendations.save(new)
     return recommendations
@@ -479,9 +480,10 @@ def _what_was_read(report: CleaningReport, handed_in: Sequences) -> list[str]:
 
 def _strangers(sequences: Sequences, users: Sequence[Any]) -> Iterator[str]:
     """Say of whom there are no events: they may be new, and may be somebody else mistyped."""
-    known, n_events = sequences.vocab.users, np.append(np.diff(sequences.offsets), 0)
-    for user, idx in zip(users, known.to_idx(users), strict=True):
-        if n_events[idx] == 0:
+    known = sequences.vocab.users
+    places = known.to_idx(users)
+    for user, idx, n_events in zip(users, places, sequences.n_events_of(places), strict=True):
+        if n_events == 0:
             near = known.nearest(user) if idx == UNKNOWN else ""
             yield f"user {user} has no events, so the list is that of somebody new.{near}"
 

@@ -268,11 +268,9 @@ def _read_numeric_time(engine: Engine, raw: RawTable, name: str, column: str, un
     how = "as told" if unit else "decided by their size"
     notes = [f"{name}: numbers read as {_UNIT_NAMES[decided]} since 1970 ({how})."]
     low, high = _UNIT_SIZES[decided]
-    n_others = engine.row(
-        f"SELECT count(*) FILTER (isfinite(x) AND x != 0 AND (abs(x) < {low} OR abs(x) >= {high})) AS n "
-        f"FROM (SELECT {number} AS x FROM {raw.name})"
-    )["n"]
-    if n_others and not unit:
+    of_others = f"isfinite(x) AND x != 0 AND (abs(x) < {low} OR abs(x) >= {high})"
+    counted = f"SELECT count(*) FILTER ({of_others}) AS n FROM (SELECT {number} AS x FROM {raw.name})"
+    if not unit and (n_others := engine.row(counted)["n"]):
         notes.append(f"{name}: {n_others:,} of them would by their size be in another unit; do some rows differ in it?")
     per_unit = {"s": 1_000_000, "ms": 1_000, "us": 1, "ns": 0.001}[decided]
     if seen["latest"] is not None and seen["latest"] * per_unit < 365 * 86_400 * 1_000_000:

@@ -139,20 +139,19 @@ class LabelConfig(Checked):
             DataError, ConfigError, SchemaError, UnknownIdError: as the question's function and its split say; and
                 DataError where all answers to learn from, or to be judged by, are the same.
         """
-        cut = read_cut(self.cutoff)
+        cut = self._cut("cutoff")
         if "horizon" in _TAKES[self.ask]:
             horizon_us = span_us(self.horizon)
             parts = split_labels_at(
                 self._at_cutoffs(sequences, horizon_us / DAY_US),
-                iso(latest_cutoff_us(sequences, horizon_us)) if cut == "" else cut,
+                iso(latest_cutoff_us(sequences, horizon_us)) if cut is None else cut,
                 n_cutoffs=self.n_cutoffs,
                 step_days=span_us(self.step) / DAY_US if self.step else None,
                 validation_users=self.validation_users or None,
             )
         else:
-            parts = split_events_at(
-                self._about_events(sequences), 0.8 if cut == "" else cut, validation=self.validation
-            )
+            cut = 0.8 if cut is None else cut
+            parts = split_events_at(self._about_events(sequences), cut, validation=self.validation)
         for part, labels in (("training", parts.train), ("test", parts.test)):
             if np.ptp(labels.label) == 0:
                 raise DataError(
@@ -160,6 +159,11 @@ class LabelConfig(Checked):
                     "to tell apart. Ask with another horizon or action, or cut elsewhere."
                 )
         return parts
+
+    def _cut(self, name: str) -> str | float | None:
+        """Return the time or share that a setting names, None where it was left out; 0 was not left out."""
+        cut = read_cut(getattr(self, name))
+        return None if cut == "" else cut
 
     def _at_cutoffs(self, sequences: Sequences, horizon_days: float) -> Callable[[Sequence[Cut]], Labels]:
         """Return what builds the labels of some cutoffs."""
@@ -169,9 +173,7 @@ class LabelConfig(Checked):
         return partial(amount_within, sequences, number=self.number, log=self.log, **plain)
 
     def _about_events(self, sequences: Sequences) -> Labels:
-        within: dict[str, Any] = {
-            name: None if (cut := read_cut(getattr(self, name))) == "" else cut for name in ("since", "until")
-        }
+        within: dict[str, Any] = {name: self._cut(name) for name in ("since", "until")}
         if self.ask == "of_events":
             return of_events(sequences, positive=self.positive, among=self.among, **within)
         return number_of_events(sequences, number=self.number, actions=self.actions or None, log=self.log, **within)

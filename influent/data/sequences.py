@@ -17,7 +17,7 @@ from influent import schema
 from influent.data.columns import read_category
 from influent.data.engine import quoted
 from influent.data.events import Events, Features
-from influent.data.vocab import UNKNOWN, Ids, Vocab, align, id_array, read_saved
+from influent.data.vocab import UNKNOWN, Ids, Vocab, id_array, read_saved
 from influent.errors import ConfigError, DataError, SchemaError, nearest
 from influent.progress import Progress
 from influent.run import made
@@ -153,6 +153,11 @@ class Sequences:
             SchemaError: the ids are integers here and texts there.
         """
         return replace(self, vocab=self.vocab.with_items(items))
+
+    def n_events_of(self, user_idx: np.ndarray) -> np.ndarray:
+        """Return how many events each of these users, int (N,), has, int64 (N,); none where the user is `UNKNOWN`."""
+        n_events = np.diff(self.offsets)[np.maximum(user_idx, 0)]
+        return np.where(user_idx == UNKNOWN, 0, n_events)
 
     def item_counts(self) -> np.ndarray:
         """Return how many events each item has, int64 (n_items,)."""
@@ -297,8 +302,10 @@ def _vocab(
 
 
 def _known_of(features: Features, ids: Ids, progress: Progress) -> pa.Table:
-    given = features.table.column(ids.kind).combine_chunks()
-    n_known, what = int((Ids(ids.kind, given).to_idx(ids.ids) != UNKNOWN).sum()), ids.kind.removesuffix("_id") + "s"
+    """Return the features in the order of `ids`, a row each; null where nothing is known."""
+    given, what = features.table.column(ids.kind).combine_chunks(), ids.kind.removesuffix("_id") + "s"
+    place = Ids(ids.kind, given).to_idx(ids.ids)
+    n_known = int((place != UNKNOWN).sum())
     if n_known == 0:
         one, other = (some[0].as_py() if len(some) else None for some in (given, ids.ids))
         raise SchemaError(
@@ -307,7 +314,7 @@ def _known_of(features: Features, ids: Ids, progress: Progress) -> pa.Table:
         )
     if n_known < len(ids):
         progress.say(f"{what}: {n_known:,} of the log's {len(ids):,} are in the table of {what}.")
-    return align(features, ids)
+    return features.table.take(pa.array(place, mask=place == UNKNOWN)).set_column(0, ids.kind, ids.ids)
 
 
 def _distinct(events: Events, sql: str) -> pa.Array:

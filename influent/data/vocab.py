@@ -219,10 +219,3 @@ def read_saved(path: Path) -> pa.Table:
         return pq.read_table(path)
     except (OSError, pa.ArrowException) as error:
         raise RunFolderError(f"{path} is missing or damaged ({error}). Run again: influent clean") from error
-
-
-def align(features: Features, ids: Ids) -> pa.Table:
-    """Return the features in the order of `ids`, a row each; null where nothing is known."""
-    place = Ids(ids.kind, features.table.column(ids.kind).combine_chunks()).to_idx(ids.ids)
-    rows = features.table.take(pa.array(place, mask=place == UNKNOWN))
-    return rows.set_column(0, ids.kind, ids.ids)

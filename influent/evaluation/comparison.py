@@ -189,9 +189,11 @@ def compare(
 
 
 def _named(models: Sequence[Model] | Mapping[str, Model]) -> dict[str, Model]:
-    if not isinstance(models, Mapping):
+    if isinstance(models, Mapping):
+        pairs = list(models.items())
+    else:
         check_list("models", models)
-    pairs = list(models.items()) if isinstance(models, Mapping) else [(model.name, model) for model in models]
+        pairs = [(model.name, model) for model in models]
     for _, model in pairs:
         if isinstance(model, Classical):
             raise ConfigError(f"compare measures models that score items. Got {type(model).__name__}.")

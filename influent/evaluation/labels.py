@@ -14,6 +14,7 @@ import numpy as np
 
 from influent.data.labels import Kind, Labels
 from influent.errors import ConfigError, DataError
+from influent.evaluation.least_squares import without_rounding
 from influent.evaluation.report import Comparison, Measure
 from influent.models.label_model import LabelModel, check_answered, check_may_answer
 from influent.progress import Progress
@@ -205,12 +206,9 @@ def r_squared(label: np.ndarray, answer: np.ndarray, *, weight: np.ndarray | Non
         >>> r_squared(np.array([1.0, 3.0]), np.array([1.0, 2.0]))  # 1 − (0 + 1) / (1 + 1)
         0.5
     """
-    mean = _mean(label, weight)
-    spread = _sum((label - mean) ** 2, weight)
-    # The mean of equal numbers may be off by their last digit.
-    if spread <= _sum((1e-12 * label) ** 2, weight):
-        return float("nan")
-    return 1 - _sum((answer - label) ** 2, weight) / spread
+    around = without_rounding(label - _mean(label, weight), label)
+    left = _ratio(_sum((answer - label) ** 2, weight), _sum(around**2, weight), otherwise=np.nan)
+    return 1 - left
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,6 @@ import pyarrow.parquet as pq
 
 from influent.data.clock import UNITS_US, iso, span_us, window_starts
 from influent.data.sequences import Sequences
-from influent.data.vocab import UNKNOWN
 from influent.errors import ConfigError, DataError, UnknownIdError, nearest
 from influent.influence.changes import Change, Series, find_changes
 from influent.influence.factors import about_ledger
@@ -248,7 +247,7 @@ def _cohorts(
     assert sequences.time_us is not None
     idx = sequences.vocab.users.to_idx(credits.users)
     # Who has no event has no credit either, and is in no cohort that is shown.
-    has_events = (idx != UNKNOWN) & (np.append(np.diff(sequences.offsets), 0)[idx] > 0)
+    has_events = sequences.n_events_of(idx) > 0
     first_us = np.where(has_events, sequences.time_us[np.where(has_events, sequences.offsets[idx], 0)], starts_us[0])
     length_us = int(starts_us[1] - starts_us[0])
     of_user = (first_us - starts_us[0]) // length_us

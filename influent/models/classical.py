@@ -58,8 +58,9 @@ class Classical:
     kind: Kind
     """The kind of the labels it was fitted on."""
     asked: str
-    question: str
     """The name of the labels it was fitted on."""
+    question: str
+    """What these ask, whatever their name."""
     features: tuple[str, ...]
     rates: ItemRates | None
     arrays: dict[str, np.ndarray]

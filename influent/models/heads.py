@@ -24,6 +24,7 @@ class LabelShape:
 
     name: str
     question: str
+    """What is asked, whatever its name."""
     kind: Kind
     is_about_items: bool
     mean: float
