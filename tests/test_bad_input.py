@@ -15,7 +15,7 @@ import pytest
 
 import influent
 from influent.run import Run
-from influent.steps import clean_log, evaluate_run, fit_run
+from influent.steps import clean_log, evaluate_run, explain_run, fit_run, recommend_run
 
 GOOD = "user_id,item_id\nann,tea\nbob,cup\n"
 
@@ -375,6 +375,20 @@ def test_a_small_or_odd_log_goes_the_whole_way_to_moments(log):
 def run(tmp_path, tiny_log) -> Path:
     clean_log(tiny_log, tmp_path / "run")
     return tmp_path / "run"
+
+
+def test_what_is_only_shown_needs_no_place_to_write(run, monkeypatch):
+    fit_run(run, kind="popularity")
+
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("tempfile.mkdtemp", refuse)
+    assert len(explain_run(run, users=["ann"])) == 1
+    assert recommend_run(run, users=["ann"], seen="keep").table.num_rows > 0
+    for step in (explain_run, recommend_run):
+        with pytest.raises(influent.RunFolderError, match="cannot be written"):
+            step(run)
 
 
 def test_a_folder_that_is_no_run_folder_is_refused(tmp_path):
