@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import subprocess
+import sys
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -46,6 +47,7 @@ def measured_on() -> dict[str, Any]:
             "cores": os.cpu_count(),
             "system": f"{platform.system()} {platform.machine()}",
             "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS"),
+            "accelerator": _accelerator(),
         },
         "versions": {
             "python": platform.python_version(),
@@ -79,6 +81,12 @@ def write_result(name: str, content: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, indent=2) + "\n")
     print(f"written: {path.relative_to(ROOT)}", flush=True)
+
+
+def _accelerator() -> str | None:
+    # What has not imported torch computes nothing on a GPU, and its memory is not to be torch's.
+    torch = sys.modules.get("torch")
+    return None if torch is None or not torch.cuda.is_available() else torch.cuda.get_device_name()
 
 
 def _git(*arguments: str) -> str:

@@ -34,7 +34,7 @@ def checkerboard(n_users=40, seed=0):
 
 @pytest.mark.parametrize("chunk_bytes", [1, 200, 2**20])
 def test_the_chunked_loss_and_its_gradients_are_those_of_the_plain_one(chunk_bytes, monkeypatch):
-    monkeypatch.setattr(loss_module, "_CHUNK_BYTES", chunk_bytes)
+    monkeypatch.setitem(loss_module._CHUNK_BYTES, "cpu", chunk_bytes)
     torch.manual_seed(0)
     tensors = [torch.randn(7, 3), torch.randn(11, 3) * 3, torch.randn(11)]
     target = torch.randint(11, (7,))

@@ -10,6 +10,7 @@ from influent.errors import ConfigError
 from influent.settings import Checked
 
 Device = Literal["auto", "cpu", "cuda"]
+Precision = Literal["auto", "float32", "bfloat16"]
 
 
 BackboneName = Literal["additive", "feedback", "gru", "lstm", "sasrec", "hstu"]
@@ -139,7 +140,7 @@ class TrainConfig(Checked):
     """Whether the learning rate then stays, or falls along a cosine to zero at the last of `epochs`."""
     average_epochs: float = 0.0
     """Judge and keep the moving average of the weights over about this many epochs; 0 keeps the latest weights."""
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    precision: Precision = "auto"
     """Numbers that matrix products are computed in: bfloat16 where a GPU has it, or as told."""
     class_weight: Literal["none", "balanced"] = "none"
     """Whether rare labels of a classification count as much in training as common ones; probabilities stay true."""
@@ -161,5 +162,5 @@ class TrainConfig(Checked):
         self._check_real("average_epochs", 0.0)
         self._check_one_of("schedule", ("constant", "cosine"))
         self._check_one_of("class_weight", ("none", "balanced"))
-        self._check_one_of("precision", ("auto", "float32", "bfloat16"))
+        self._check_one_of("precision", get_args(Precision))
         self._check_one_of("device", get_args(Device))

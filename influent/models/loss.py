@@ -14,8 +14,9 @@ from torch import Tensor
 
 from influent.models.lookup import Lookup
 
-_CHUNK_BYTES = 4 * 2**20
-"""Logits held at a time: few enough to stay in the processor's cache from one pass over them to the next."""
+_CHUNK_BYTES = {"cpu": 4 * 2**20, "cuda": 256 * 2**20}
+"""Logits held at a time: few enough to stay in a processor's cache from one pass over them to the next, and enough to
+keep a GPU busy."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -235,7 +236,7 @@ def cross_entropy(
 def _chunks(target_BQ: Tensor, n_columns: int) -> Iterator[tuple[slice, slice]]:
     """Return windows and questions that together have few enough logits; those without a target are passed over."""
     n_windows, n_questions = target_BQ.shape
-    n_rows = max(_CHUNK_BYTES // (4 * n_columns), 1)
+    n_rows = max(_CHUNK_BYTES[target_BQ.device.type] // (4 * n_columns), 1)
     step_q = min(n_questions, n_rows)
     step_b = max(n_rows // n_questions, 1)
     asked_BQ = (target_BQ >= 0).cpu()

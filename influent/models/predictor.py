@@ -410,7 +410,9 @@ class Predictor:
         predictor._fitted_on_labels = config["fitted_on_labels"]
         # Only the shapes of table, vectors and bins are needed here: their numbers are among the tensors.
         table = _table_like(tensors, predictor.vocab)
-        predictor._assemble(_device("auto"), table, time=_time_like(tensors))
+        # A model fitted on a GPU is also read where there is none; one told to keep off it keeps off it.
+        device = "cpu" if predictor.train.device == "cpu" else "auto"
+        predictor._assemble(_device(device), table, time=_time_like(tensors))
         predictor._network.load_state_dict(tensors)
         predictor._network.eval()
         return predictor

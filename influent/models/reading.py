@@ -233,7 +233,7 @@ class Reading:
             yield rows, batch.to(self._device)
 
     def _bin(self, after_s: float) -> int:
-        return int(self._time.bin_of(torch.tensor([after_s], dtype=torch.float64))[0])
+        return int(self._time.bin_of(torch.tensor([after_s], dtype=torch.float64, device=self._device))[0])
 
     @property
     def _time(self) -> TimeHead:

@@ -81,7 +81,8 @@ def train_module(
         log, best = resumed or (log, best)
     for metrics in log.epochs:
         _track(trackers, metrics)
-    with progress.track("fit", config.epochs * n_batches) as advance, torch.random.fork_rng():
+    steps = progress.track("fit", config.epochs * n_batches)
+    with steps as advance, torch.random.fork_rng(), _repeatable(device):
         advance(len(log.epochs) * n_batches)
         for epoch in range(len(log.epochs), config.epochs):
             if log.epochs and epoch - log.best_epoch > config.patience:
@@ -218,6 +219,22 @@ def _autocast(device: torch.device, precision: str) -> torch.autocast:
     has_bfloat16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
     is_wanted = precision == "bfloat16" or (precision == "auto" and has_bfloat16)
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=is_wanted)
+
+
+@contextmanager
+def _repeatable(device: torch.device) -> Iterator[None]:
+    """Let a GPU add up in the same order each time, so that the same seed gives the same weights there too."""
+    if device.type != "cuda":
+        yield
+        return
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    # Its library of matrix products reads this once, when it is first used.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
 
 
 def _weights(module: nn.Module) -> dict[str, Tensor]:
