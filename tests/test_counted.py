@@ -89,7 +89,7 @@ def test_training_sees_the_counts_of_the_other_users_only(histories, n_entries):
     """What the loss adds to a logit is Σ ω · (C − C_user)[item, i] · row · column, over the entries that were kept."""
     train = sequences_of(*histories)
     settings = influent.ModelConfig(embedding_dim=2, n_heads=1, max_len=6, count_entries=n_entries, count_window=3)
-    model = influent.Predictor(model=settings, train=influent.TrainConfig(epochs=1))
+    model = influent.Predictor(model=settings, train=influent.TrainConfig(epochs=1, device="cpu"))
     model.fit(train, influent.split_last(train).validation)
     network, pairs = model._network, PairDecay(window=3)
     table = TransitionTable.build(train, pairs, popularity_power=0.3, n_entries=n_entries)

@@ -482,7 +482,8 @@ def test_averages_survive_a_kill(tmp_path, monkeypatch):
 def test_events_that_are_dropped_say_nothing_while_training_and_all_while_scoring():
     split = checkerboard()
     settings = replace(TINY, dropout=0.0, count_len=0, event_dropout=0.5)
-    model = influent.Predictor(model=settings, train=influent.TrainConfig(epochs=1)).fit(split.train, split.validation)
+    train = influent.TrainConfig(epochs=1, device="cpu")
+    model = influent.Predictor(model=settings, train=train).fit(split.train, split.validation)
     network, batch = model._network, model._batcher.moment_batch(split.test, 6)
     whole = network.states(batch)
     with torch.no_grad():

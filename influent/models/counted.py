@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from influent.models.batch import Batch
+from influent.models.gather import gather
 from influent.models.kernel import Kernel
 from influent.models.lookup import Lookup
 from influent.models.loss import CountedTerms
@@ -40,7 +41,10 @@ class CountedPart(nn.Module):
 
     def weights(self, batch: Batch) -> Tensor:
         """Return ω_BQT; zero beyond the latest `count_len` events."""
-        log_BQT = self.kernel.log_weights(batch)[..., 0] + self.action_log_weight[batch.action_BT][:, None]
+        log_BQT = (
+            self.kernel.log_weights(batch)[..., 0]
+            + gather(self.action_log_weight[:, None], batch.action_BT)[:, None, :, 0]
+        )
         return torch.exp(log_BQT.masked_fill(batch.lag_BQT > self.count_len, -torch.inf))
 
     def terms(self, batch: Batch) -> CountedTerms:

@@ -6,12 +6,12 @@ Shapes: B batch, Q questions, T events, M kernels, R knots.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from influent.models.batch import Batch
+from influent.models.gather import gather
 
 _LAG_KNOTS = 12
 _GAP_KNOTS = 16
@@ -35,10 +35,10 @@ class Kernel(nn.Module):
         """Return log κ of each event at each question, (B, Q, T, M); minus infinity where it is not before it."""
         lags = torch.arange(self._max_len + 1, device=batch.before_BQ.device, dtype=torch.float32)
         table = _interpolate(lags, self.lag_log_weight, self._lag_scale)
-        log_BQTM = _Gather.apply(table, batch.lag_BQT.clamp(0, self._max_len))  # type: ignore[no-untyped-call]
+        log_BQTM = gather(table, batch.lag_BQT.clamp(0, self._max_len))
         if self.gap_log_weight is not None and batch.gap_BQT is not None:
             log_BQTM = log_BQTM + _interpolate(batch.gap_BQT, self.gap_log_weight, self._gap_scale)
-        return log_BQTM.masked_fill(~batch.mask_BQT[..., None], -torch.inf)  # type: ignore[no-any-return]
+        return log_BQTM.masked_fill(~batch.mask_BQT[..., None], -torch.inf)
 
 
 def _interpolate(distance: Tensor, knots_MR: Tensor, scale: float) -> Tensor:
@@ -46,35 +46,4 @@ def _interpolate(distance: Tensor, knots_MR: Tensor, scale: float) -> Tensor:
     last = knots_MR.shape[1] - 1
     place = (torch.log1p(distance) * scale).clamp(max=last)
     left = place.long().clamp(max=last - 1)
-    return _Gather.apply(knots_MR.T, left, place - left)  # type: ignore[no-any-return, no-untyped-call]
-
-
-class _Gather(torch.autograd.Function):
-    """Rows of a small table at many places, and with a fraction what lies that far towards the next row.
-
-    Indexing has the same value; its gradient scatters into a table far slower than counting does.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, table_RM: Tensor, row: Tensor, fraction: Tensor | None = None) -> Tensor:
-        ctx.save_for_backward(row, fraction)
-        ctx.shape = table_RM.shape
-        found = nn.functional.embedding(row, table_RM.contiguous())
-        if fraction is None:
-            return found
-        steps = torch.diff(table_RM, dim=0)
-        return torch.addcmul(found, fraction[..., None], nn.functional.embedding(row, steps))
-
-    @staticmethod
-    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
-        [gradient] = upstream
-        row, fraction = ctx.saved_tensors
-        n_rows, n_columns = ctx.shape
-        flat, row = gradient.reshape(-1, n_columns), row.reshape(-1)
-        at_row = gradient.new_zeros(ctx.shape)
-        if fraction is None:
-            return at_row.index_add_(0, row, flat), None, None
-        towards_next = gradient.new_zeros(ctx.shape).index_add_(0, row, flat * fraction.reshape(-1, 1))
-        at_row.index_add_(0, row, flat).sub_(towards_next)
-        at_row[1:] += towards_next[: n_rows - 1]
-        return at_row, None, None
+    return gather(knots_MR.T, left, place - left)

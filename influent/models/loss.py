@@ -48,7 +48,7 @@ class CountedTerms:
             row = table.row[windows, events]
             looked_up.append((competitors.columns(table.item[row]), sign * table.value[row]))
         n_entries = sum(table.item.shape[1] for _, table in tables)
-        if omega.shape[1] * n_entries < competitors.n_columns:
+        if _few_entries(omega, n_entries, competitors.n_columns):
             return Entries(events, omega, looked_up)
         # One more column takes what belongs to no competitor.
         rows = omega.new_zeros(omega.shape[0], omega.shape[2], competitors.n_columns + 1)
@@ -231,6 +231,18 @@ def cross_entropy(
         return _CrossEntropy.apply(  # type: ignore[no-any-return, no-untyped-call]
             s_BQD.float(), weight_ID.float(), bias_I, omega_BQT, target_BQ, terms, competitors
         )
+
+
+def _few_entries(omega_BQT: Tensor, n_entries: int, n_columns: int) -> bool:
+    """Return whether entries are the cheaper form.
+
+    A processor pays for each sum. A GPU pays for sums that meet in one place, and rows cost it little but memory: as
+    much as the logits where there are as many events as questions.
+    """
+    _, n_questions, n_events = omega_BQT.shape
+    if omega_BQT.is_cuda:
+        return n_events > 4 * n_questions
+    return n_questions * n_entries < n_columns
 
 
 def _chunks(target_BQ: Tensor, n_columns: int) -> Iterator[tuple[slice, slice]]:

@@ -26,6 +26,7 @@ from influent.models.batch import Batcher
 from influent.models.config import ModelConfig, TrainConfig
 from influent.models.context import ContextLines
 from influent.models.credits import Credits, Exactness
+from influent.models.device import device_of
 from influent.models.examples import Examples, TrainingBatches, build_examples, gaps_of
 from influent.models.growing import check_same_blocks, grown_weights
 from influent.models.heads import LabelShape, label_shape, time_bins
@@ -412,7 +413,7 @@ class Predictor:
         table = _table_like(tensors, predictor.vocab)
         # A model fitted on a GPU is also read where there is none; one told to keep off it keeps off it.
         device = "cpu" if predictor.train.device == "cpu" else "auto"
-        predictor._assemble(_device(device), table, time=_time_like(tensors))
+        predictor._assemble(device_of(device), table, time=_time_like(tensors))
         predictor._network.load_state_dict(tensors)
         predictor._network.eval()
         return predictor
@@ -442,7 +443,7 @@ class Predictor:
                 raise ConfigError("the task 'time' needs a log with times, and this one is order-only.")
             time = time_bins(torch.from_numpy(gaps_of(learned)))
         item_counts = torch.from_numpy(learned.item_counts())
-        self._assemble(_device(self.train.device), self._table, item_counts, time)
+        self._assemble(device_of(self.train.device), self._table, item_counts, time)
 
     def _learn(
         self,
@@ -701,9 +702,3 @@ def _table_like(tensors: dict[str, torch.Tensor], vocab: Vocab) -> TransitionTab
 def _time_like(tensors: dict[str, torch.Tensor]) -> tuple[torch.Tensor, float, float] | None:
     edges = tensors.get("time.edges_K")
     return None if edges is None else (edges, 1.0, 1.0)
-
-
-def _device(device: str) -> torch.device:
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("device 'cuda' was asked for and torch sees no GPU. Use device='auto' or 'cpu'.")
-    return torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")

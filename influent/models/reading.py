@@ -16,6 +16,7 @@ from influent.data.labels import Labels
 from influent.data.moments import Moments
 from influent.models.batch import Batch, Batcher
 from influent.models.credits import Credits, sources_of
+from influent.models.device import repeatable
 from influent.models.estimated import ESTIMATORS
 from influent.models.heads import LabelHead, TimeHead
 from influent.models.methods import CreditMethod, MethodName
@@ -43,7 +44,7 @@ class Reading:
     def scores(self, moments: Moments) -> np.ndarray:
         """Return the score of every item at each moment, float32 (N, I)."""
         parts = [np.zeros((0, self.network.n_items), np.float32)]
-        with torch.inference_mode():
+        with torch.inference_mode(), repeatable(self._device):
             for _, batch in self._batches(moments):
                 parts.append(self.network.scores(batch).float().cpu().numpy())
         return np.concatenate(parts)
@@ -76,7 +77,7 @@ class Reading:
         """Return the logit of each answer of a classification, else the answer in the label's unit, float64 (L,)."""
         factor, shift = self.network.label_head(labels.name).factor_and_shift()
         found = [np.zeros(0)]
-        with torch.inference_mode():
+        with torch.inference_mode(), repeatable(self._device):
             for first in range(0, len(labels.moments), BATCH):
                 batch = self.batcher.label_batch(labels.take(slice(first, first + BATCH)), self.max_len)
                 raw_L = self.network.raw_answers(batch.to(self._device)).double() * factor + shift
@@ -141,7 +142,7 @@ class Reading:
         alone = replace(moments, start=moments.stop - 1)
         wanted_NC = torch.from_numpy(candidates.astype(np.int64)[:, None]).to(self._device)
         found = [np.zeros((0, len(gaps_s)))]
-        with torch.inference_mode():
+        with torch.inference_mode(), repeatable(self._device):
             for rows, batch in self._batches(alone):
                 assert batch.time_BT is not None
                 aged = [replace(batch, asked_BQ=batch.time_BT[:, :1] + gap_s) for gap_s in gaps_s.tolist()]
@@ -167,7 +168,7 @@ class Reading:
         offsets, place, _ = sources_of(moments, self.max_len)
         context = {name: np.zeros(bias.shape) for name in self.context}
         found: dict[str, list[np.ndarray]] = {}
-        with torch.inference_mode():
+        with torch.inference_mode(), repeatable(self._device):
             for rows, batch in self._batches(moments, of_labels=of_labels):
                 credits, context_BC = terms(batch, rows)
                 for name, term_BC in zip(context, context_BC, strict=True):
@@ -195,7 +196,7 @@ class Reading:
         credits, errors = [np.zeros((0, bias.shape[1]))], [np.zeros((0, bias.shape[1]))]
         n_passes = 0
         # Not in inference mode: gradients are taken with respect to vectors that are made here.
-        with torch.no_grad():
+        with torch.no_grad(), repeatable(self._device):
             for rows, batch in self._batches(moments, of_labels=of_labels):
                 v_BXD, counted_BTX = asked(batch, rows)
                 value = ValueFunction(self.network, batch, v_BXD)
@@ -221,7 +222,7 @@ class Reading:
     def _of_states(self, moments: Moments, read: Callable[[torch.Tensor, Batch], torch.Tensor]) -> np.ndarray:
         """Return what is read off the state at each moment, float64 (N,)."""
         found = [np.zeros(0)]
-        with torch.inference_mode():
+        with torch.inference_mode(), repeatable(self._device):
             for _, batch in self._batches(moments):
                 found.append(read(self.network.states(batch)[:, 0], batch).double().cpu().numpy())
         return np.concatenate(found)

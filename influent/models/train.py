@@ -6,7 +6,6 @@ import json
 import math
 import os
 import time
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -23,6 +22,7 @@ from torch import Tensor, nn
 from influent.errors import DataError
 from influent.models.batch import Batch
 from influent.models.config import TrainConfig
+from influent.models.device import repeatable
 from influent.models.module import SequenceModule
 from influent.models.tracking import Tracker
 from influent.progress import Advance, Progress
@@ -83,7 +83,7 @@ def train_module(
     for metrics in log.epochs:
         _track(trackers, metrics)
     steps = progress.track("fit", config.epochs * n_batches)
-    with steps as advance, torch.random.fork_rng(), _repeatable(device):
+    with steps as advance, torch.random.fork_rng(), repeatable(device):
         advance(len(log.epochs) * n_batches)
         for epoch in range(len(log.epochs), config.epochs):
             if log.epochs and epoch - log.best_epoch > config.patience:
@@ -220,25 +220,6 @@ def _autocast(device: torch.device, precision: str) -> torch.autocast:
     has_bfloat16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
     is_wanted = precision == "bfloat16" or (precision == "auto" and has_bfloat16)
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=is_wanted)
-
-
-@contextmanager
-def _repeatable(device: torch.device) -> Iterator[None]:
-    """Let a GPU add up in the same order each time, so that the same seed gives the same weights there too."""
-    if device.type != "cuda":
-        yield
-        return
-    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    # Its library of matrix products reads this once, when it is first used.
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    try:
-        with warnings.catch_warnings():
-            # Running sums have no such order on a GPU, and are the last digit's matter.
-            warnings.filterwarnings("ignore", message=".*deterministic")
-            yield
-    finally:
-        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
 
 
 def _weights(module: nn.Module) -> dict[str, Tensor]:

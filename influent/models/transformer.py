@@ -16,6 +16,7 @@ from influent.errors import ConfigError
 from influent.models.batch import Batch
 from influent.models.causal import CausalBackbone
 from influent.models.config import ModelConfig
+from influent.models.gather import gather
 
 _FIRST_GATE = 0.1
 _TIME_BUCKETS = 64
@@ -135,9 +136,7 @@ class Hstu(CausalBackbone):
             bias = self.distance_bias[layer][distance_TS.clamp(min=0)]
             if between_BTS is not None:
                 assert self.time_bias is not None
-                # Faster than indexing, backwards above all.
-                by_time = self.time_bias[layer].index_select(0, between_BTS.flatten())
-                bias = bias + by_time.view_as(between_BTS)
+                bias = bias + gather(self.time_bias[layer][:, None], between_BTS)[..., 0]
             yield unit, bias, share_TS  # type: ignore[misc]
 
 
