@@ -51,7 +51,8 @@ def random_cascades(seed: int, n_users: int = 8, n_items: int = 12) -> influent.
 
 def small_models() -> list:
     intensity = influent.ActorIntensity(n_acts=30)
-    intensity.alpha, intensity.beta = np.full(8, 1 / 24), np.full(16, 1 / 24)
+    n_counted = len(intensity.countings) * len(intensity.reaches)
+    intensity.alpha, intensity.beta = np.full(8, 1 / 24), np.full(n_counted, 1 / 24)
     intensity.power, intensity.fitted_until_us = np.linspace(-0.2, 0.3, 7), -(10**18)
     counts = influent.ActorCounts(window=3, reverse=0.5, half_life_days=1e-3, gap_half_life_days=1e-3)
     return [influent.ActorPopularity(), counts, influent.ActorCounts(streaming=False), intensity]

@@ -54,7 +54,9 @@ COUNTINGS = (
     PairCounting(pairs=PairDecay(window=30, decay=0.95, reverse=0.0)),
     PairCounting(pairs=PairDecay(window=30, decay=0.95, reverse=0.0), half_life_days=14.0),
     PairCounting(pairs=PairDecay(window=20, decay=0.8, reverse=1.0)),
+    PairCounting(pairs=PairDecay(window=100, decay=1.0, reverse=1.0)),
 )
+"""Who comes right after whom, who comes soon after, who lately did, who is near, and who is there at all"""
 REACHES = (Reach(0.5), Reach(0.9), Reach(1.0), Reach(1.0, 1 / 24))
 
 
