@@ -184,12 +184,8 @@ def _check_fit(
         )
     check_choice(kind, tasks, model=model, train=train, track=track)
     check_int("members", n_members, 1)
-    if n_members != 1 and (kind in COUNTED or track):
-        raise ConfigError(
-            "a model that only counts is the same each time, so it has one member. Leave 'members' out."
-            if kind in COUNTED
-            else "the members of an ensemble are not tracked. Leave 'track' or 'members' out."
-        )
+    if n_members != 1 and kind in COUNTED:
+        raise ConfigError("a model that only counts is the same each time, so it has one member. Leave 'members' out.")
 
 
 def _learned(
@@ -202,16 +198,15 @@ def _learned(
     progress: Progress | None,
 ) -> Refittable:
     """Fit a model that learns by gradient, or several that differ in their seed."""
-    if n_members != 1:
-        from influent.models.ensemble import Ensemble
+    from influent.models.ensemble import Ensemble
 
-        members = checkpoint.with_suffix("")
-        return Ensemble(base, n_members=n_members).fit(
-            parts.train, parts.validation, checkpoint=members, progress=progress
-        )
+    model: Predictor | Ensemble = base
+    if n_members != 1:
+        # Members have a checkpoint each, in a folder.
+        model, checkpoint = Ensemble(base, n_members=n_members), checkpoint.with_suffix("")
     plain = {**asdict(base.model), **asdict(base.train)}
     with following(track, folder, name=base.model.backbone, settings=plain) as trackers:
-        return base.fit(parts.train, parts.validation, checkpoint=checkpoint, trackers=trackers, progress=progress)
+        return model.fit(parts.train, parts.validation, checkpoint=checkpoint, trackers=trackers, progress=progress)
 
 
 def evaluate_run(

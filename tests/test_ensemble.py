@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 import influent
 from influent.cli import app
 from tests.contracts.test_models import SHORT, SMALL, small_split
+from tests.test_tracking import Heard
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +66,19 @@ def test_a_fit_that_was_stopped_goes_on_from_its_members_checkpoints(split, tmp_
     base_again.fit(split.train, split.validation, checkpoint=tmp_path / "member_0.safetensors")
     resumed = influent.Ensemble(base, n_members=2).fit(split.train, split.validation, checkpoint=tmp_path)
     assert np.array_equal(resumed.predict(split.test), whole.predict(split.test))
+
+
+def test_a_tracker_hears_of_every_member_under_its_name(split):
+    heard = Heard()
+    base = influent.Predictor(model=SMALL, train=SHORT)
+    fitted = influent.Ensemble(base, n_members=2).fit(split.train, split.validation, trackers=[heard])
+    expected = [
+        (epoch["epoch"], {f"member_{place}_{name}": value for name, value in epoch.items() if name != "epoch"})
+        for place, member in enumerate(fitted.members)
+        for epoch in member.log.epochs
+    ]
+    assert heard.epochs == expected
+    assert not heard.is_closed
 
 
 def test_a_refitted_ensemble_has_the_same_number_of_members(fitted, split):

@@ -19,6 +19,7 @@ from influent.models.credits import Credits, Exactness, mean_of
 from influent.models.methods import CreditMethod, MethodName
 from influent.models.model import check_fitted
 from influent.models.predictor import Predictor
+from influent.models.tracking import OfMember, Tracker
 from influent.progress import Progress
 from influent.run import made
 from influent.settings import check_int
@@ -99,18 +100,21 @@ class Ensemble:
         *,
         vectors: Sequence[ItemVectors] = (),
         checkpoint: Path | None = None,
+        trackers: Sequence[Tracker] = (),
         progress: Progress | None = None,
     ) -> Self:
         """Fit one member after the other, as `Predictor.fit` does.
 
         Args:
             checkpoint: a folder that keeps each member's checkpoint, which a fit that was stopped goes on from.
+            trackers: hear of every epoch of every member, under names like `member_0_loss`.
         """
         if checkpoint is not None:
             checkpoint.mkdir(exist_ok=True)
         for place, member in enumerate(self.members):
             own = None if checkpoint is None else checkpoint / f"member_{place}.safetensors"
-            member.fit(train, validation, vectors=vectors, checkpoint=own, progress=progress)
+            told = [OfMember(tracker, place) for tracker in trackers]
+            member.fit(train, validation, vectors=vectors, checkpoint=own, trackers=told, progress=progress)
         return self
 
     def refit(self, train: Sequences, *, progress: Progress | None = None) -> Ensemble:

@@ -52,6 +52,25 @@ class JsonLines:
         """Do nothing: no file is left open between two epochs."""
 
 
+class OfMember:
+    """Tells a tracker of one of several trainings: `loss` is then `member_0_loss`, and so on.
+
+    Args:
+        tracker: is told; whoever made it closes it.
+        place: which of the trainings it is, counted from 0.
+    """
+
+    def __init__(self, tracker: Tracker, place: int) -> None:
+        self._tracker, self._place = tracker, place
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Pass the epoch on, each metric under the member's name."""
+        self._tracker.log(step, {f"member_{self._place}_{name}": value for name, value in metrics.items()})
+
+    def close(self) -> None:
+        """Leave the tracker open: other members use it too."""
+
+
 class TensorBoard:
     """Event files for `tensorboard --logdir FOLDER`, one curve a metric.
 
