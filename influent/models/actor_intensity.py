@@ -30,8 +30,9 @@ from influent.models.transitions import PairDecay
 _TINY = 1e-12
 _ACTIVITY_FLOOR = 0.01
 """ε: an act that 6.6 half-lives have passed over counts as none."""
-_L2 = 1e-4
-"""Pull of the logarithms of all weights to equal ones, in nats per prediction: it settles what the data leave open."""
+_L2, _L2_OF_POWERS = 1e-4, 1e-3
+"""Pull of the logarithms of all weights to equal ones and of γ · w to 0, in nats per prediction: it settles what the data
+leave open. Activities of many days tell one another; without the stronger pull their powers grow against each other."""
 _N_HARD, _N_DRAWN = 200, 200
 """Rivals of a fit: those best by equal weights, and others drawn, each of which stands for many."""
 
@@ -103,7 +104,7 @@ class ActorIntensity(StreamedModel):
         chosen = self._latest(acts)
         terms, log_activity, log_odds = self._examples(chosen)
         objective = _Objective(terms, log_activity, log_odds)
-        found = minimize(objective, objective.start, jac=True, method="L-BFGS-B", options={"maxiter": 100})
+        found = minimize(objective, objective.start, jac=True, method="L-BFGS-B", options={"maxiter": 1000})
         weights, self.power, self.gamma = objective.read(found.x)
         self.alpha, self.beta = np.split(weights, [len(self.alpha)])
         self.log_likelihood = -float(found.fun)
@@ -219,6 +220,8 @@ class _Objective:
         self._terms, self._log_activity = terms.reshape(-1, n_sums), log_activity.reshape(-1, n_lives)
         self._log_odds, self._n_sums = log_odds, n_sums
         self.start = np.zeros(n_sums + n_lives + 1)
+        self._pull = np.full(len(self.start), _L2)
+        self._pull[n_sums:-1] = _L2_OF_POWERS
 
     def read(self, found: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
         """Return weights of sums, powers w and γ; ranks do not change with the scale of the weights."""
@@ -234,10 +237,10 @@ class _Objective:
         chance = np.exp(logits - logits.max(axis=1, keepdims=True))
         chance /= chance.sum(axis=1, keepdims=True)
         n_acts = len(chance)
-        value = -np.log(np.maximum(chance[:, 0], _TINY)).mean() + _L2 * (found**2).sum()
+        value = -np.log(np.maximum(chance[:, 0], _TINY)).mean() + self._pull @ found**2
         chance[:, 0] -= 1
         pull = chance.ravel()
         by_term = (np.float32(gamma) * pull / total) @ self._terms
         by_power = pull @ self._log_activity
         gradient = np.concatenate([by_term * weights, by_power, [gamma * (pull @ log_total)]]) / n_acts
-        return float(value), gradient + 2 * _L2 * found
+        return float(value), gradient + 2 * self._pull * found
