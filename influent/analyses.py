@@ -30,6 +30,7 @@ from influent.models.social_ranker import SocialRanker, own_part
 from influent.models.store import load_model
 from influent.progress import Progress
 from influent.run import Run, versions, writing
+from influent.settings import check_real
 
 
 def factors_run(
@@ -148,6 +149,7 @@ def graph_run(
     """
     for span in (window, *([period] if period else [])):
         span_us(span)
+    check_real("min_influence", min_influence, 0.0)
     run = Run.open(folder, writes=True)
     run.require("clean")
     settings = run.require("fit")["settings"]
@@ -168,7 +170,7 @@ def graph_run(
     causes = explain_causes(model, sequences)
     found = influence_graph(causes, by=by, period=period, sequences=sequences, min_influence=min_influence)
     artefacts, likeness = find_tie_artefacts(ties, train, test=split.test), None
-    found = replace(found, note=replace(found.note, artefacts=tuple(artefacts.sentences())))
+    found = replace(found, note=replace(found.note, artefacts=(*ties.sentences(), *artefacts.sentences())))
     if ties.are_given:
         likeness = check_likeness(model, train, artefacts=artefacts, progress=progress)
         found = replace(found, note=replace(found.note, likeness=likeness.sentence()))

@@ -92,10 +92,13 @@ def clean(
     delimiter: Delimiter = None,
     items: Items = None,
     users: Users = None,
-    number: Annotated[list[str], typer.Option(help="Numeric column that belongs to an event; repeatable.")] = ["value"],  # noqa: B006  (Typer copies it)
+    number: Annotated[
+        list[str], typer.Option(help="Numeric column that belongs to an event, beside the value; repeatable.")
+    ] = [],  # noqa: B006  (Typer copies it)
     category: Annotated[
-        list[str], typer.Option(help="Column of strings or integers that belongs to an event; repeatable.")
-    ] = ["scene"],  # noqa: B006
+        list[str],
+        typer.Option(help="Column of strings or integers that belongs to an event, beside the scene; repeatable."),
+    ] = [],  # noqa: B006
     min_user_events: Annotated[int, typer.Option(help="Fewest events of a user.")] = 1,
     min_item_events: Annotated[int, typer.Option(help="Fewest events of an item.")] = 1,
     since: Annotated[str | None, typer.Option(help="First moment kept, ISO 8601.")] = None,
@@ -124,8 +127,9 @@ def clean(
         rules=rules,
         items=items,
         users=users,
-        numbers=number,
-        categories=category,
+        # Each once, whether the log has it under its own name or the user named it too.
+        numbers=list(dict.fromkeys(["value", *number])),
+        categories=list(dict.fromkeys(["scene", *category])),
         progress=_progress(),
     )
     show.show_cleaning(show.console(), cleaned.report, cleaned.artefacts)

@@ -20,16 +20,26 @@ def check_int(name: str, value: object, least: int) -> None:
         raise ConfigError(f"The {name!r} parameter must be an int in the range [{least}, inf). Got {value!r}.")
 
 
-def check_real(name: str, value: object, least: float, most: float = float("inf"), *, is_above: bool = False) -> None:
+def check_real(
+    name: str,
+    value: object,
+    least: float,
+    most: float = float("inf"),
+    *,
+    is_above: bool = False,
+    or_infinite: bool = False,
+) -> None:
     """Refuse an argument that is no finite number, or out of range.
 
     Args:
         is_above: whether it must be above `least`.
+        or_infinite: whether it may also be without end.
 
     Raises:
         ConfigError: so it is.
     """
-    is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    is_number = is_number and (math.isfinite(value) or (or_infinite and value == math.inf))  # type: ignore[arg-type]
     if not is_number or not least <= value <= most or (is_above and value == least):  # type: ignore[operator]
         opens = "(" if is_above else "["
         raise ConfigError(f"The {name!r} parameter must be a number in {opens}{least}, {most}]. Got {value!r}.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -38,6 +39,7 @@ _HEADS = {"time": "how soon the next event comes (log of its rate per second)"}
 _N_FACTORS = 3
 """How many factors are shown level by level."""
 
+_CONTROL = re.compile("[\\x00-\\x1f\\x7f-\\x9f]")
 _SPANS_S = (("year", 31_557_600), ("day", 86_400), ("hour", 3_600), ("minute", 60), ("second", 1))
 
 
@@ -114,6 +116,7 @@ def show_graph(out: Console, graph: InfluenceGraph, leading: Leaders, n_rows: in
     table = _table("who", *split, ">events put down", ">95 % interval", *columns)
     for row in _in_words(leading.table.sort_by([("exerted", "descending")]), n_rows):
         ends = [str(row[name]) for name in (schema.USER_ID, *split)]
+        # A graph of a run is of causes, which are events, so that it is known how many there are.
         sizes = [f"{row['exerted']:.1f}", f"{row['low']:.1f} to {row['high']:.1f}", f"{row['per_event']:.3f}"]
         shares = [f"{row['per_follower']:.2f}", f"{row['reach']:.1f}", f"{row['openness']:.0%}"]
         _add_row(table, *ends, *sizes, *shares, f"{row['rank_low']} to {row['rank_high']}", f"{row['in_top']:.0%}")
@@ -354,10 +357,10 @@ def _signed(row: dict[str, Any]) -> str:
 
 
 def _when(row: dict[str, Any]) -> str:
+    if row[schema.LAG if row[schema.SOURCE] != "social" else schema.GAP_US] is None:
+        return "not read at this moment"
     if row[schema.SOURCE] == "social":
         return f"{_span(row[schema.GAP_US])} before"
-    if row[schema.LAG] is None:
-        return "not read at this moment"
     place = "the latest" if row[schema.LAG] == 1 else f"{row[schema.LAG]} events ago"
     # Where the moment is not known, gaps count from the latest event, whose own gap is none.
     return f"{place}, {_span(row[schema.GAP_US])} before" if row[schema.GAP_US] else place
@@ -401,8 +404,8 @@ def _fits(out: Console, cells: Sequence[Sequence[str]]) -> bool:
 
 
 def _add_row(table: Table, *cells: str) -> None:
-    # Titles come from data: they are text, not markup.
-    table.add_row(*(Text(cell) for cell in cells))
+    # Titles come from data: they are text, not markup, and give no orders to the terminal.
+    table.add_row(*(Text(_CONTROL.sub(lambda found: repr(found[0])[1:-1], cell)) for cell in cells))
 
 
 def _table(*columns: str) -> Table:

@@ -36,7 +36,7 @@ from influent.models.methods import CreditMethod, MethodName
 from influent.models.model import Model, Refittable, tasks_of
 from influent.models.ranks import Seen
 from influent.models.social import check_times
-from influent.models.social_ranker import SocialRanker
+from influent.models.social_ranker import SocialRanker, own_part
 from influent.models.store import COUNTED, load_model
 from influent.models.tracking import following
 from influent.progress import Progress
@@ -144,7 +144,7 @@ def fit_run(
     _check_fit(kind, tasks, model=model, train=train, track=track, n_members=n_members)
     if edges is not None and tuple(tasks) != ("ranking",):
         raise ConfigError(f"edges go with ranking alone, and this fit is for {' and '.join(tasks)}. Leave one out.")
-    ties = None if edges is None else _ties(edges, parts.train)
+    ties = None if edges is None else _ties(edges, parts.train, progress)
     with fitting(run.folder) as checkpoint:
         fitted: Refittable
         if kind in COUNTED:
@@ -313,7 +313,7 @@ def faithfulness_run(
         model,
         parts.test,
         train=parts.train,
-        methods=credits_by(model, methods),
+        methods=credits_by(own_part(model), methods),
         n_moments=n_moments,
         protocol=parts.protocol,
         split=parts.hash,
@@ -483,10 +483,13 @@ def _strangers(sequences: Sequences, users: Sequence[Any]) -> Iterator[str]:
             yield f"user {user} has no events, so the list is that of somebody new.{near}"
 
 
-def _ties(edges: str | Path, train: Sequences) -> Ties:
+def _ties(edges: str | Path, train: Sequences, progress: Progress | None) -> Ties:
     """Read edges before anything is trained, so that what is wrong with them costs no training."""
     check_times(train)
-    return build_ties(read_edges(edges), train)
+    ties = build_ties(read_edges(edges), train)
+    for sentence in ties.sentences():
+        (progress or Progress()).say(sentence)
+    return ties
 
 
 def _read_beside(read: Callable[..., Features], table: Any, noun: str, columns: Mapping[str, Any] | None) -> Features:

@@ -181,6 +181,26 @@ def test_what_is_written_for_other_tools_is_read_back_whole(suffix, read, by, tm
     assert sum(data["influence"] for _, _, data in again.edges(data=True)) == 0.5 + 0.25 + 1.0 + 0.5 + 0.5
 
 
+@pytest.mark.parametrize("name", ["key", "id", "type", "weight", "label", "start"])
+@pytest.mark.parametrize(("suffix", "read"), [("graphml", nx.read_graphml), ("gexf", nx.read_gexf)])
+def test_a_column_whose_name_means_something_to_a_format_costs_no_edge(name, suffix, read, tmp_path):
+    graph = influent.influence_graph(ledger_of(*TWO_WEEKS), by="action")
+    names = [name if column == "action" else column for column in graph.edges.column_names]
+    graph = replace(graph, edges=graph.edges.rename_columns(names), note=replace(graph.note, by=name))
+    assert sorted(data[name] for _, _, data in graph.to_networkx().edges(data=True)) == ["buy", "view", "view"]
+    graph.export(tmp_path / f"who.{suffix}")
+    again = read(tmp_path / f"who.{suffix}")
+    found = [(data["influence"], data[f"event_{name}"], data["id"]) for _, _, data in again.edges(data=True)]
+    assert sorted(found) == [(0.25, "buy", "1"), (0.5, "view", "2"), (1.5, "view", "0")]
+
+
+@pytest.mark.parametrize(("suffix", "read"), [("graphml", nx.read_graphml), ("gexf", nx.read_gexf)])
+def test_ids_with_characters_that_xml_forbids_are_written_as_escapes(suffix, read, tmp_path):
+    graph = influent.influence_graph(ledger_of((0, "bob\x1b", 1, "ann\x01", "view", 0.5)))
+    graph.export(tmp_path / f"who.{suffix}")
+    assert set(read(tmp_path / f"who.{suffix}").nodes) == {r"bob\x1b", r"ann\x01"}
+
+
 def test_a_graph_is_written_in_two_formats_and_no_other(tmp_path):
     with pytest.raises(ConfigError, match=r"written as .graphml or .gexf"):
         influent.influence_graph(ledger_of(*TWO_WEEKS)).export(tmp_path / "who.dot")
@@ -247,6 +267,34 @@ def test_a_leader_has_what_others_did_by_follower_and_event_and_how_far_it_is_sp
     assert ann["reach"] == pytest.approx(6**2 / (5**2 + 1**2))
     assert ann["openness"] == 0.25
     assert (cat["rank"], cat["exerted"], cat["openness"]) == (2, 0.25, 1.0)
+
+
+def test_where_predictions_are_explained_the_sequences_say_how_many_events_there_are(explained):
+    causes, log, ties = explained
+    ledger = replace(causes, note=replace(causes.note, head="ranking"))
+    n_ann = 40
+    for sequences, n_events in ((None, None), (log, n_ann)):
+        [lead] = influent.leaders(ledger, ties, sequences=sequences).table.to_pylist()
+        people = influent.influence_graph(ledger, sequences=sequences).people.to_pylist()
+        [ann] = [row for row in people if row["user_id"] == "ann"]
+        assert ann["n_events"] == n_events
+        expected = None if n_events is None else pytest.approx(ann["exerted"] / n_ann)
+        assert lead["per_event"] == expected
+        assert ann["per_event"] == expected
+
+
+def test_levels_with_no_more_people_than_the_top_say_nothing_of_how_sure_it_is():
+    # In each of two scenes ann leads bob by a little; on the first day there is nobody but ann.
+    rows = [(n, "eve", 1 + n % 2, ("ann", "ann", "bob")[n % 3], "view", 1.0) for n in range(60)]
+    rows += [(60, "eve", 0, "ann", "view", 1.0)]
+    ties = ties_of(("ann", "eve"), ("bob", "eve"))
+    found = influent.leaders(ledger_of(*rows), ties, k=1, period="1d")
+    assert found.about["n_levels"] == 2
+    assert found.about["overlap"] < 1
+    assert "in the mean of 2 levels" in found.sentences()[0]
+    everybody = influent.leaders(ledger_of(*rows), ties, k=2)
+    assert everybody.about["overlap"] is None
+    assert everybody.sentences()[0].startswith("No more than 2 people to rank")
 
 
 def test_leaders_have_the_numbers_of_the_graph(explained):

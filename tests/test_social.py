@@ -113,6 +113,20 @@ def test_events_before_a_tie_do_not_count():
     assert log.vocab.items.to_ids(log.item_idx[pairs.event]).to_pylist() == ["pot"]
 
 
+def test_a_tie_that_begins_after_a_moment_has_nothing_to_pass_on_yet():
+    log = sequences_of([("ann", "tea", 0), ("bob", "tea", 1), ("ann", "pot", 2), ("bob", "pot", 3)])
+    since = [int(log.time_us.max()) - 1]
+    table = pa.table({"source_user_id": ["ann"], "target_user_id": ["bob"], "time_us": since})
+    ties = influent.build_ties(influent.read_edges(table, time="time_us", time_unit="us"), log)
+    timed = influent.Social(ties).fit(log).predict(influent.each_moment(log))
+    untied = influent.build_ties(edges_of(("bob", "ann")), log)
+    others = influent.Social(untied).fit(log).predict(influent.each_moment(log))
+    bob = influent.each_moment(log).user_idx == log.vocab.users.to_idx(["bob"])[0]
+    # Ann did nothing between the beginning of the tie and bob's last event.
+    assert np.allclose(timed[bob].sum(axis=1), others[bob].sum(axis=1), rtol=0.5)
+    assert np.isfinite(timed).all()
+
+
 def test_who_is_followed_moves_and_who_is_not_does_not(fitted):
     model, log = fitted
     graph = influent.influence_graph(influent.explain_causes(model, log))
@@ -359,18 +373,22 @@ def test_edges_split_by_item_add_up_to_the_whole(fitted):
 
 def test_a_graph_goes_to_disk_and_to_networkx(fitted, tmp_path):
     graph = influent.influence_graph(influent.explain_causes(*fitted))
+    graph.save(str(tmp_path / "new" / "folder"))
     graph.save(tmp_path)
     again = influent.InfluenceGraph.load(tmp_path)
     assert again.edges.equals(graph.edges)
     assert again.note == graph.note
     assert again.to_networkx().edges["ann", "bob"]["influence"] == graph.edges.column("influence")[0].as_py()
+    (tmp_path / "edges.parquet").write_bytes(b"PAR1")
+    with pytest.raises(influent.RunFolderError, match="is damaged .* Run influent graph again"):
+        influent.InfluenceGraph.load(tmp_path)
 
 
 def test_a_graph_of_nothing_and_of_unknown_columns_is_refused(fitted):
     ledger = influent.explain_causes(*fitted)
     with pytest.raises(ConfigError, match="cannot be split by 'mood'"):
         influent.influence_graph(ledger, by="mood")
-    with pytest.raises(ConfigError, match="must be 0 or more"):
+    with pytest.raises(ConfigError, match="must be a number in"):
         influent.influence_graph(ledger, min_influence=-1)
     with pytest.raises(DataError, match="there is no graph"):
         influent.influence_graph(ledger_of_causes((0, "bob", None, None, 1.0)))

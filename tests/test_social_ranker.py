@@ -204,12 +204,16 @@ def test_the_command_line_fits_with_edges_explains_and_recommends_with_names(tmp
     assert min(reason["gap_us"] for reason in social) >= 0
     note = json.loads((tmp_path / "run" / "ledger.json").read_text())
     assert note["removal_agreement"] == pytest.approx(1, abs=1e-4)
+    assert "| exact |" in (call("evaluate", run, "--faithfulness") and (tmp_path / "run/faithfulness.md").read_text())
     # The graph is along the ties of the fit, which may also be given again.
     assert "put down to others" in call("graph", run)
     assert Run.open(tmp_path / "run").steps["graph"]["settings"]["edges"] == "those of the fit"
     found = influent.InfluenceGraph.load(tmp_path / "run").edges
     call("graph", run, "--edges", str(tmp_path / "edges.parquet"))
     assert found.equals(influent.InfluenceGraph.load(tmp_path / "run").edges)
+    # Where own events say nothing, those of others stand on top, and some were read a week before and are no longer.
+    call("fit", run, "--model", "popularity", "--edges", str(tmp_path / "edges.parquet"))
+    assert "not read at this moment" in call("explain", run, "--user", "u0000", "--before", "7d")
 
 
 def test_edges_go_with_ranking_alone(tmp_path):

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 import influent
@@ -167,3 +168,39 @@ def test_questions_of_one_name_are_told_apart(log):
 def test_a_cutoff_of_nothing_is_not_the_default(log):
     with pytest.raises(ConfigError, match="a cut must be a time"):
         LabelConfig(ask="will_do", horizon="3d", cutoff=0).split(log)
+
+
+def test_what_the_social_part_is_given_in_place_of_its_own_types_is_named(log, counts):
+    graph = influent.read_edges(pa.table({"source_user_id": ["u0001"], "target_user_id": ["u0002"]}))
+    for ask, wanted in (
+        (lambda: influent.choose_seeds(graph, 1), "Spread"),
+        (lambda: influent.expected_reach(graph, ["u0001"]), "Spread"),
+        (lambda: influent.choose_seeds_by_credit(graph, graph, 2), "Events"),
+        (lambda: influent.build_cascades(graph), "Sequences or Events"),
+        (lambda: influent.split_cascades(log), "Cascades"),
+        (lambda: influent.evaluate_next_actor([influent.ActorCounts()], log), "NextActs"),
+        (lambda: influent.ActorIntensity().fit(log), "NextActs"),
+        (lambda: influent.explain_causes(counts, log), "Social"),
+        (lambda: influent.find_tie_artefacts(graph, log), "Ties"),
+    ):
+        with pytest.raises(ConfigError, match=f"must be of the type {wanted}, as from"):
+            ask()
+    with pytest.raises(ConfigError, match="The 'models' parameter must be a list"):
+        influent.evaluate_next_actor(influent.ActorCounts(), log)
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: influent.ActorCounts(half_life_days=0), "half_life_days"),
+        (lambda: influent.ActorCounts(window=0), "window"),
+        (lambda: influent.ActorCounts(decay=5.0), "decay"),
+        (lambda: influent.ExperimentConfig(probabilities=0.5), "must be a tuple of chances"),
+        (lambda: influent.PlantedCredits(noise=-1), "noise"),
+        (lambda: influent.PlantedCredits(shares={"view": 0.5, "cart": 0.2, "purchase": 0.1}), "add up to 1"),
+        (lambda: influent.PlantedCredits(changed_actions=("vew",), change_day=3.0), "Did you mean 'view'"),
+    ],
+)
+def test_settings_that_mean_nothing_are_refused_when_they_are_made(make, said):
+    with pytest.raises(ConfigError, match=said):
+        make()

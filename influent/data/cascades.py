@@ -16,6 +16,7 @@ from influent.data.events import Events
 from influent.data.sequences import Sequences, build_sequences
 from influent.data.vocab import Ids
 from influent.errors import ConfigError, DataError
+from influent.settings import check_type
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -115,6 +116,7 @@ def build_cascades(source: Sequences | Events, *, ties: Literal["unordered", "lo
         >>> cascades.n_repeats
         1
     """
+    check_type("source", source, (Sequences, Events), "read_events(...)")
     if ties not in ("unordered", "log"):
         raise ConfigError(f"The 'ties' parameter of build_cascades must be 'unordered' or 'log'. Got {ties!r}.")
     sequences = build_sequences(source) if isinstance(source, Events) else source
@@ -236,6 +238,7 @@ def split_cascades(cascades: Cascades, *, test: float = 0.1, validation: float =
             raise ConfigError(f"The {name!r} parameter of split_cascades must be between 0 and 1. Got {share!r}.")
     if test + validation >= 1:
         raise ConfigError(f"test and validation take {test + validation:.0%} of the cascades. Leave some to train on.")
+    check_type("cascades", cascades, Cascades, "build_cascades(events)")
     order = np.argsort(cascades.start_us, kind="stable")
     n_test, n_validation = max(round(test * len(order)), 1), max(round(validation * len(order)), 1)
     if n_test + n_validation >= len(order):

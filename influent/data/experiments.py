@@ -71,8 +71,11 @@ class ExperimentConfig(Checked):
         self._check_one_of("drawn", ("user", "cluster"))
         self._check_bool("each_wave")
         chances = self.probabilities
-        if not chances or not all(isinstance(chance, float) and 0 < chance < 1 for chance in chances):
-            raise ConfigError(f"ExperimentConfig.probabilities must be chances above 0 and below 1. Got {chances!r}.")
+        are_chances = isinstance(chances, tuple) and all(isinstance(one, float) and 0 < one < 1 for one in chances)
+        if not are_chances or not chances:
+            raise ConfigError(
+                f"ExperimentConfig.probabilities must be a tuple of chances above 0 and below 1. Got {chances!r}."
+            )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -13,7 +13,7 @@ from influent.data.nulls import rewirings
 from influent.data.sequences import Sequences
 from influent.data.ties import Ties
 from influent.data.time_artefacts import TimeArtefacts, find_time_artefacts
-from influent.settings import check_int
+from influent.settings import check_int, check_type
 
 _FEWEST = 30
 """Ties below which nothing is said."""
@@ -86,6 +86,7 @@ def find_tie_artefacts(
     Raises:
         ConfigError: a number is out of range.
     """
+    check_type("ties", ties, Ties, "build_ties(read_edges(...), sequences)")
     check_int("n_draws", n_draws, 2)
     times = find_time_artefacts(sequences, test=test)
     if not ties.are_given or len(ties) < _FEWEST:

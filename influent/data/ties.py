@@ -40,6 +40,11 @@ class Ties:
     def __len__(self) -> int:
         return len(self.source)
 
+    def sentences(self) -> list[str]:
+        """Return what was left out of the edges that were given, if anything was."""
+        left_out = _in_words(self.dropped)
+        return [f"{sum(self.dropped.values()):,} edges were left out: {left_out}."] if self.dropped else []
+
     def find(self, source: np.ndarray, target: np.ndarray) -> np.ndarray:
         """Return the place of each of these pairs among the ties, −1 where there is none; int64."""
         n = len(self.users)

@@ -13,6 +13,7 @@ from influent.evaluation.metrics import bootstrap_interval, hit_rate, reciprocal
 from influent.evaluation.report import Comparison, Measure, check_lengths
 from influent.models.next_actor import ActorModel
 from influent.progress import Progress
+from influent.settings import check_list, check_type
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,8 @@ def evaluate_next_actor(
         DataError: there is nothing to predict.
         LeakageError: a model has learned from acts that are not earlier than these.
     """
+    check_list("models", models)
+    check_type("acts", acts, NextActs, "split_cascades(cascades)")
     check_lengths(k)
     names = [model.name for model in models]
     if not names or len(set(names)) < len(names):

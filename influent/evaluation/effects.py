@@ -225,7 +225,8 @@ def _fit(units: Units, outcome: np.ndarray, covariates: Sequence[str]) -> Coeffi
 def _known_apart(units: Units, covariates: Sequence[str]) -> np.ndarray:
     """Return the outcome less what blocks and covariates say of it, exposure not looked at."""
     columns = np.stack([np.ones(len(units)), *_before(units, covariates).values()], axis=1)
-    left = units.outcome - columns @ np.linalg.lstsq(columns, units.outcome, rcond=None)[0]
+    apart = units.outcome - units.outcome.mean()
+    left = apart - columns @ np.linalg.lstsq(columns, apart, rcond=None)[0]
     return without_rounding(left, units.outcome)
 
 

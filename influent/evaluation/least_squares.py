@@ -60,8 +60,10 @@ def fit_coefficient(
         )
     # The coefficient is a sum over rows, Σ q·a × √w·y; so is its error, with the residuals in place of y.
     a_K = np.linalg.solve(r_KK.T, np.eye(len(columns))[list(columns).index(name)])
-    fitted_K = q_NK.T @ (root * outcome)
-    residual_N = without_rounding(root * outcome - q_NK @ fitted_K, root * outcome)
+    # A constant is among the columns, so taking the mean away changes no other coefficient, and keeps their digits.
+    apart_N = root * (outcome - outcome.mean())
+    fitted_K = q_NK.T @ apart_N
+    residual_N = without_rounding(apart_N - q_NK @ fitted_K, root * outcome)
     adjusted_N = _adjusted(q_NK, a_K, group)
     error_G = np.bincount(group, weights=adjusted_N * residual_N)
     size_G = np.bincount(group, weights=adjusted_N**2)
@@ -75,7 +77,7 @@ def without_rounding(found: np.ndarray, of: np.ndarray) -> np.ndarray:
 
     Without this a constant outcome would have an effect, by as little as its residuals.
     """
-    return np.where(np.abs(found) <= 1e-11 * np.abs(of).max(initial=0), 0.0, found)
+    return np.where(np.abs(found) <= 1e-13 * np.abs(of).max(initial=0), 0.0, found)
 
 
 def _adjusted(q_NK: np.ndarray, a_K: np.ndarray, group: np.ndarray) -> np.ndarray:

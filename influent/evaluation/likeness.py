@@ -16,6 +16,7 @@ from influent.evaluation.likeness_tests import FEWEST, LikenessTest, Probe
 from influent.evaluation.report import Measure
 from influent.models.social import Social
 from influent.progress import Progress
+from influent.run import made
 from influent.settings import check_int, check_type
 
 Verdict = Literal["directed beyond likeness", "likeness cannot be ruled out", "not enough data"]
@@ -64,8 +65,9 @@ class LikenessReport:
         header, *rows = (f"| {' | '.join(cells)} |" for cells in self.cells())
         return "\n".join([header, "|---|---|---:|---:|---:|---|---|", *rows, "", self.sentence(), *self.reasons]) + "\n"
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: str | Path) -> None:
         """Write `likeness.json` and `likeness.md`."""
+        folder = made(folder)
         (folder / "likeness.json").write_text(self.to_json())
         (folder / "likeness.md").write_text(self.to_markdown())
 

@@ -9,6 +9,7 @@ from influent.influence.ledger import CAUSE, Ledger, LedgerNote, ledger_of
 from influent.models.credits import Credits
 from influent.models.methods import CreditMethod
 from influent.models.social import Social
+from influent.settings import check_type
 
 
 def explain_causes(model: Social, sequences: Sequences) -> Ledger:
@@ -24,9 +25,11 @@ def explain_causes(model: Social, sequences: Sequences) -> Ledger:
 
     Raises:
         SchemaError: the sequences count items or actions by another vocabulary than the model's.
-        ConfigError: the log is order-only.
+        ConfigError: the log is order-only, or an argument is of another type.
         UnbalancedLedgerError: shares do not add up to 1.
     """
+    check_type("model", model, Social, "Social(ties).fit(sequences)")
+    check_type("sequences", sequences, Sequences, "build_sequences(events)")
     causes = model.causes(sequences)
     pairs, lines = causes.co_actions, {name: share[:, None] for name, share in causes.of_lines.items()}
     credits = Credits(

@@ -7,8 +7,10 @@ events that were answers to v, by the model.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,11 +23,11 @@ from scipy import special
 from influent import schema
 from influent.data.clock import span_us, window_starts
 from influent.data.sequences import Sequences
-from influent.errors import ConfigError, DataError, MissingExtraError, nearest
+from influent.errors import ConfigError, DataError, MissingExtraError, RunFolderError, nearest
 from influent.influence.ledger import CAUSE, Ledger
 from influent.influence.levels import EventCredits, factor_names, read_factors
-from influent.run import require_files
-from influent.settings import check_type
+from influent.run import made, require_files
+from influent.settings import check_real, check_type
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -76,10 +78,11 @@ class InfluenceGraph:
         edges: `source_user_id`, `target_user_id`, the columns it is split by, if any, `influence` with its 95 %
             interval `low` and `high`, `n_predictions` (of the target, in which the source has a credit) and `n_events`
             (of the source, that have one); the largest first.
-        people: `user_id`, `exerted` with its interval, `per_event` (what each of the user's explained events exerted),
-            `reach` (over how many others it is spread, as if evenly: the square of the sum over the sum of squares),
+        people: `user_id`, `exerted` with its interval, `per_event` (what each of the user's events exerted), `reach`
+            (over how many others it is spread, as if evenly: the square of the sum over the sum of squares),
             `received`, `openness` (the share of the user's own scores that is put down to others), `n_events` of the
-            user; the largest `exerted` first.
+            user; the largest `exerted` first. Where predictions are explained and not all events, only the sequences
+            say how many events a user has; without them `per_event` and `n_events` are null.
     """
 
     edges: pa.Table
@@ -100,8 +103,9 @@ class InfluenceGraph:
             lines.append(f"{note.n_left_out:,} edges, {note.left_out:,.1f} together, are too small to be shown.")
         return [*lines, note.likeness, *note.artefacts, note.caution]
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: str | Path) -> None:
         """Write `edges.parquet`, `people.parquet` and `graph.json`."""
+        folder = made(folder)
         pq.write_table(self.edges, folder / "edges.parquet", compression="zstd")
         pq.write_table(self.people, folder / "people.parquet", compression="zstd")
         (folder / "graph.json").write_text(json.dumps(asdict(self.note), indent=2) + "\n")
@@ -112,15 +116,18 @@ class InfluenceGraph:
 
         Raises:
             SchemaError: a file is missing.
+            RunFolderError: a file is damaged.
         """
         folder = Path(folder)
-        require_files(folder, ("edges.parquet", "people.parquet", "graph.json"), noun="graph", verb="graph")
-        note = GraphNote(**json.loads((folder / "graph.json").read_text()))
-        return cls(
-            edges=pq.read_table(folder / "edges.parquet"),
-            people=pq.read_table(folder / "people.parquet"),
-            note=replace(note, artefacts=tuple(note.artefacts)),
-        )
+        names = ("edges.parquet", "people.parquet", "graph.json")
+        require_files(folder, names, noun="graph", verb="graph")
+        try:
+            about = json.loads((folder / "graph.json").read_text())
+            note = GraphNote(**{key: about[key] for key in GraphNote.__dataclass_fields__})
+            edges, people = (pq.read_table(folder / name) for name in names[:2])
+        except (ValueError, KeyError, TypeError, OSError) as error:
+            raise RunFolderError(f"the graph in {folder} is damaged ({error}). Run influent graph again.") from error
+        return cls(edges=edges, people=people, note=replace(note, artefacts=tuple(note.artefacts)))
 
     def probabilities(self) -> pa.Table:
         """Return `source_user_id`, `target_user_id` and `probability`, as `Spread.of_table` takes them.
@@ -153,16 +160,18 @@ class InfluenceGraph:
         Raises:
             MissingExtraError: networkx is not installed.
         """
-        try:
-            import networkx as nx
-        except ImportError as error:
-            raise MissingExtraError("to_networkx needs networkx: pip install 'influent[graph]'.") from error
+        _check_networkx()
+        import networkx as nx
+
         graph: Any = nx.MultiDiGraph() if self.note.split else nx.DiGraph()
         for row in self.people.to_pylist():
             graph.add_node(row.pop(schema.USER_ID), **row)
         for row in self.edges.to_pylist():
             ends = row.pop(schema.SOURCE_USER_ID), row.pop(schema.TARGET_USER_ID)
-            graph.add_edge(*ends, **{name: value for name, value in row.items() if value is not None})
+            # Not as arguments of `add_edge`: one of these is `key`, and so may a column be called.
+            key = graph.add_edge(*ends)
+            edge = graph.edges[ends if key is None else (*ends, key)]
+            edge.update({name: value for name, value in row.items() if value is not None})
         return graph
 
     def export(self, path: str | Path) -> None:
@@ -182,10 +191,10 @@ class InfluenceGraph:
         Raises:
             MissingExtraError: networkx is not installed.
         """
-        graph = self.to_networkx()
+        graph = for_files(self.to_networkx())
         import networkx as nx
 
-        nx.write_graphml(graph, path)
+        nx.write_graphml(graph, path, edge_id_from_attribute="id")
 
     def write_gexf(self, path: str | Path) -> None:
         """Write the graph as GEXF, which Gephi reads.
@@ -193,22 +202,55 @@ class InfluenceGraph:
         Raises:
             MissingExtraError: networkx is not installed.
         """
-        graph = self.to_networkx()
+        graph = for_files(self.to_networkx())
         import networkx as nx
 
         nx.write_gexf(graph, path)
 
 
+_RESERVED = {"id", "key", "type", "weight", "label", "start", "end", "source", "target"}
+"""Names of attributes that mean something of their own to GEXF or GraphML"""
+_NOT_IN_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
+
+
+def for_files(graph: nx.Graph[Any]) -> nx.Graph[Any]:
+    """Return the graph as files can hold it.
+
+    Each edge has a number as its `id`; an attribute whose name means something else to the format gets `event_` before
+    it; and a character that XML forbids is written as Python writes it, backslash and number.
+    """
+
+    def plain(value: Any) -> Any:
+        return _NOT_IN_XML.sub(lambda found: repr(found[0])[1:-1], value) if isinstance(value, str) else value
+
+    def attributes(of: dict[str, Any]) -> dict[str, Any]:
+        return {f"event_{name}" if name in _RESERVED else name: plain(value) for name, value in of.items()}
+
+    written = graph.__class__()
+    for node, of_node in graph.nodes(data=True):
+        written.add_node(plain(node), **attributes(of_node))
+    for number, (source, target, of_edge) in enumerate(graph.edges(data=True)):
+        written.add_edge(plain(source), plain(target), **attributes(of_edge), id=str(number))
+    return written
+
+
 def check_export(path: str | Path) -> None:
-    """Refuse a path whose suffix names no format that graphs are written in, or whose folder is not there.
+    """Refuse, before any work, a path that no graph can be written to.
 
     Raises:
-        ConfigError: it is neither `.graphml` nor `.gexf`, or there is no such folder.
+        ConfigError: it ends in neither `.graphml` nor `.gexf`, or there is no such folder.
+        MissingExtraError: networkx is not installed.
     """
+    _check_networkx()
     if Path(path).suffix.lower() not in (".graphml", ".gexf"):
         raise ConfigError(f"a graph is written as .graphml or .gexf, by the end of the path. Got {str(path)!r}.")
     if not Path(path).parent.is_dir():
         raise ConfigError(f"there is no folder {Path(path).parent} to write {Path(path).name} into. Make it first.")
+
+
+def _check_networkx() -> None:
+    if find_spec("networkx") is None:
+        raise MissingExtraError("graphs of other tools need networkx: pip install 'influent[graph]'.")
 
 
 def influence_graph(
@@ -244,8 +286,7 @@ def influence_graph(
     Example:
         Bob bought twice; ann's event has shares of 0.5 and 0.25 of the two. Then I(ann → bob) is 0.75.
     """
-    if not min_influence >= 0:
-        raise ConfigError(f"The 'min_influence' parameter must be 0 or more. Got {min_influence!r} instead.")
+    check_real("min_influence", min_influence, 0.0)
     social, split = social_rows(ledger, by=by, period=period, sequences=sequences)
     key = [schema.SOURCE_USER_ID, schema.USER_ID, *split]
     edges = _added_up(social, key).rename_columns({schema.USER_ID: schema.TARGET_USER_ID})
@@ -262,7 +303,7 @@ def influence_graph(
         n_left_out=len(left_out),
         left_out=pc.sum(left_out).as_py() or 0.0,
     )
-    return InfluenceGraph(edges=edges, people=_people(ledger, social), note=note)
+    return InfluenceGraph(edges=edges, people=_people(ledger, social, sequences), note=note)
 
 
 def social_rows(
@@ -293,6 +334,8 @@ def check_split(by: str | None, sequences: Sequences | None, *, is_timed: bool =
     Raises:
         ConfigError: so it is.
     """
+    if by is not None and not isinstance(by, str):
+        raise ConfigError(f"The 'by' parameter must be the name of one column. Got {by!r}.")
     if by in _OF_EDGES:
         raise ConfigError(f"edges cannot be split by {by!r}, which they are made of. Call a column of yours otherwise.")
     known = [schema.ITEM_ID, *factor_names(sequences, has_lags=False, is_timed=is_timed)]
@@ -342,22 +385,39 @@ def interval_of_sums(mean: np.ndarray, variance: np.ndarray) -> tuple[np.ndarray
     return np.where(skewed, low, normal[0]), np.where(skewed, high, normal[1])
 
 
-def _people(ledger: Ledger, social: pa.Table) -> pa.Table:
+def events_of(ledger: Ledger, ids: pa.Array, sequences: Sequences | None) -> np.ndarray:
+    """Return how many events each of these users has, float64 (U,); NaN where nothing here says so.
+
+    A ledger of causes explains events. One of predictions has as many as were asked for.
+    """
+    if ledger.note.head == CAUSE:
+        n = pc.value_counts(ledger.predictions.column(schema.USER_ID).combine_chunks())
+        place = pc.index_in(ids, n.field("values"))
+        return np.asarray(pc.fill_null(n.field("counts").take(place), 0), np.float64)
+    if sequences is not None:
+        return sequences.n_events_of(sequences.vocab.users.to_idx(ids)).astype(np.float64)
+    return np.full(len(ids), np.nan)
+
+
+def per_event(exerted: np.ndarray, n_events: np.ndarray) -> pa.Array:
+    """Return what each event exerted; null where the number of events is not known."""
+    return pa.array(exerted / np.maximum(n_events, 1), from_pandas=True)
+
+
+def _people(ledger: Ledger, social: pa.Table, sequences: Sequences | None) -> pa.Table:
     exerted = _added_up(social, [schema.SOURCE_USER_ID]).rename_columns({schema.SOURCE_USER_ID: schema.USER_ID})
     pairs = social.group_by([schema.SOURCE_USER_ID, schema.USER_ID]).aggregate([(schema.CREDIT, "sum")])
     pairs = pairs.append_column("square", pc.power(pairs.column(f"{schema.CREDIT}_sum"), 2))
     squares = pairs.group_by(schema.SOURCE_USER_ID).aggregate([("square", "sum")])
     received = pairs.group_by(schema.USER_ID).aggregate([(f"{schema.CREDIT}_sum", "sum")])
-    own = ledger.predictions.group_by(schema.USER_ID).aggregate(
-        [(schema.PREDICTION_ID, "count"), (schema.SCORE, "sum")]
-    )
+    own = ledger.predictions.group_by(schema.USER_ID).aggregate([(schema.SCORE, "sum")])
     ids = pa.chunked_array([*own.column(schema.USER_ID).chunks, *exerted.column(schema.USER_ID).chunks]).unique()
 
     def of(table: pa.Table, key: str, column: str) -> np.ndarray:
         place = pc.index_in(ids, table.column(key).combine_chunks())
         return np.asarray(pc.fill_null(table.column(column).take(place), 0).to_numpy(), np.float64)
 
-    n_own = of(own, schema.USER_ID, f"{schema.PREDICTION_ID}_count")
+    n_events = events_of(ledger, ids, sequences)
     given = of(exerted, schema.USER_ID, INFLUENCE)
     taken = of(received, schema.USER_ID, f"{schema.CREDIT}_sum_sum")
     total = of(own, schema.USER_ID, f"{schema.SCORE}_sum")
@@ -368,11 +428,11 @@ def _people(ledger: Ledger, social: pa.Table) -> pa.Table:
             "exerted": given,
             "low": of(exerted, schema.USER_ID, "low"),
             "high": of(exerted, schema.USER_ID, "high"),
-            "per_event": given / np.maximum(n_own, 1),
+            "per_event": per_event(given, n_events),
             "reach": given**2 / np.where(square > 0, square, 1.0),
             "received": taken,
             "openness": np.where(total > 0, taken / np.where(total > 0, total, 1.0), 0.0),
-            "n_events": n_own.astype(np.int64),
+            "n_events": pa.array(n_events, from_pandas=True).cast(pa.int64()),
         }
     )
     return table.sort_by([("exerted", "descending"), (schema.USER_ID, "ascending")]).combine_chunks()

@@ -20,8 +20,9 @@ from influent import schema
 from influent.data.sequences import Sequences
 from influent.data.ties import Ties
 from influent.influence.centrality import core_number, page_rank
-from influent.influence.graph import interval_of_sums, social_rows
+from influent.influence.graph import events_of, interval_of_sums, per_event, social_rows
 from influent.influence.ledger import Ledger
+from influent.run import made
 from influent.settings import check_int, check_type
 
 REFERENCES = ("followers", "page_rank", "core")
@@ -36,11 +37,12 @@ class Leaders:
     Attributes:
         table: one row per person who has a credit in somebody else's predictions, and per level where it is split:
             `rank`, `user_id`, what it is split by, `exerted` with its 95 % interval `low` and `high`, `per_follower`,
-            `per_event` (of all that the person did), `reach` and `openness` as in `InfluenceGraph.people`; beside them
+            `per_event`, `reach` and `openness` as in `InfluenceGraph.people`; beside them
             `followers` (ties whose source the person is), `page_rank` and `core` of the ties; `rank_low` and
             `rank_high` (95 %, over resamples) and `in_top`, the share of resamples in which they are in the top k.
         about: `k`, `n_resamples`, `seed`; `overlap`, the share of the top k that a resample's top k holds too, in the
-            mean over resamples and levels; `correlation`, the rank correlation of influence with each reference, over
+            mean over resamples and `n_levels` levels, those with more than k people (null where there is none);
+            `correlation`, the rank correlation of influence with each reference, over
             everybody who has followers (null where it has none); whether ties were given.
     """
 
@@ -50,12 +52,16 @@ class Leaders:
     def sentences(self) -> list[str]:
         """Return how sure the order is, and how much of it one could have read off the ties alone."""
         about = self.about
-        kept = f"{about['overlap']:.0%} of the top {about['k']} stay there when predictions are drawn anew."
+        kept = f"No more than {about['k']} people to rank, so nobody can fall out of the top {about['k']}."
+        if about["overlap"] is not None:
+            levels = "" if about["n_levels"] == 1 else f", in the mean of {about['n_levels']:,} levels with more people"
+            kept = f"{about['overlap']:.0%} of the top {about['k']} stay there when predictions are drawn anew{levels}."
         found = [f"{name} {value:.2f}" for name, value in about["correlation"].items() if value is not None]
         return [kept, f"Rank correlation of influence with {', '.join(found)}."] if found else [kept]
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: str | Path) -> None:
         """Write `leaders.parquet` and `leaders.json`."""
+        folder = made(folder)
         pq.write_table(self.table, folder / "leaders.parquet", compression="zstd")
         (folder / "leaders.json").write_text(json.dumps(self.about, indent=2) + "\n")
 
@@ -103,7 +109,8 @@ def leaders(
     user, exerted = cells.user, cells.exerted
     low, high = interval_of_sums(exerted, cells.of_predictions.power(2).sum(axis=1))
     squares = cells.of_targets.power(2).sum(axis=1)
-    n_events, openness = _own(ledger, social, ties)
+    openness = _openness(ledger, social, ties)
+    overlap, n_levels = _overlap(cells, cells.rank(exerted) <= k, in_top, k)
     table = pa.table(
         {
             schema.RANK: cells.rank(exerted),
@@ -113,7 +120,7 @@ def leaders(
             "low": low,
             "high": high,
             "per_follower": exerted / np.maximum(references["followers"][user], 1),
-            "per_event": exerted / np.maximum(n_events[user], 1),
+            "per_event": per_event(exerted, events_of(ledger, ties.users.ids, sequences)[user]),
             "reach": exerted**2 / np.where(squares > 0, squares, 1.0),
             "openness": openness[user],
             **{name: values[user] for name, values in references.items()},
@@ -122,12 +129,12 @@ def leaders(
             "in_top": in_top,
         }
     )
-    is_top = cells.rank(exerted) <= k
     about = {
         "k": k,
         "n_resamples": n_resamples,
         "seed": seed,
-        "overlap": float(np.mean(np.bincount(cells.level[is_top], in_top[is_top]) / np.bincount(cells.level[is_top]))),
+        "overlap": overlap,
+        "n_levels": n_levels,
         "correlation": _correlations(np.bincount(user, exerted, len(ties.users)), references),
         "ties_are_given": ties.are_given,
     }
@@ -215,16 +222,25 @@ def _references(ties: Ties) -> dict[str, np.ndarray]:
     )
 
 
-def _own(ledger: Ledger, social: pa.Table, ties: Ties) -> tuple[np.ndarray, np.ndarray]:
-    """Return how many events of each user are explained, and which share of their scores is put down to others."""
+def _overlap(cells: _Cells, is_top: np.ndarray, in_top: np.ndarray, k: int) -> tuple[float | None, int]:
+    """Return the mean share of the top k that a resample's top k holds too, and over how many levels.
+
+    At a level with k people or fewer all of them are on top, whatever is drawn; it says nothing.
+    """
+    share = np.bincount(cells.level[is_top], in_top[is_top]) / np.bincount(cells.level[is_top])
+    says = np.bincount(cells.level) > k
+    return (float(share[says].mean()) if says.any() else None), int(says.sum())
+
+
+def _openness(ledger: Ledger, social: pa.Table, ties: Ties) -> np.ndarray:
+    """Return which share of each user's scores is put down to others."""
     n = len(ties.users)
     user = ties.users.to_idx(ledger.predictions.column(schema.USER_ID))
     is_known = user >= 0
     score = ledger.predictions.column(schema.SCORE).to_numpy()
     total = np.bincount(user[is_known], score[is_known], n)
     received = np.bincount(_places(ties, social, schema.USER_ID), social.column(schema.CREDIT).to_numpy(), n)
-    openness = np.where(total > 0, received / np.where(total > 0, total, 1.0), 0.0)
-    return np.bincount(user[is_known], minlength=n), openness
+    return np.where(total > 0, received / np.where(total > 0, total, 1.0), 0.0)
 
 
 def _correlations(exerted: np.ndarray, references: dict[str, np.ndarray]) -> dict[str, float | None]:

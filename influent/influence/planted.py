@@ -15,9 +15,10 @@ from influent.data.clock import DAY_US
 from influent.data.events import read_events
 from influent.data.moments import each_moment
 from influent.data.sequences import Sequences, build_sequences
-from influent.errors import ConfigError
+from influent.errors import ConfigError, nearest
 from influent.influence.ledger import Ledger, LedgerNote, ledger_of
 from influent.models.credits import Credits, sources_of
+from influent.settings import check_int, check_real
 
 _START_S = 1_704_067_200  # Monday, 2024-01-01 UTC
 _N_ITEMS = 20
@@ -56,6 +57,21 @@ class PlantedCredits:
         for name in ("strengths", "half_life_days"):
             if set(getattr(self, name)) != set(self.shares):
                 raise ConfigError(f"PlantedCredits.{name} must be of the actions {', '.join(self.shares)}.")
+        for name in ("n_users", "n_days"):
+            check_int(name, getattr(self, name), 1)
+        check_int("seed", self.seed, 0)
+        for name in ("noise", "user_spread", "change_factor"):
+            check_real(name, getattr(self, name), 0.0)
+        check_real("events_per_day", self.events_per_day, 0.0, is_above=True)
+        check_real("negative", self.negative, 0.0, 1.0)
+        if min(self.shares.values()) < 0 or abs(sum(self.shares.values()) - 1) > 1e-6:
+            raise ConfigError(f"PlantedCredits.shares must be 0 or more and add up to 1. Got {dict(self.shares)!r}.")
+        for name in self.changed_actions:
+            if name not in self.shares:
+                raise ConfigError(
+                    f"PlantedCredits.changed_actions has {name!r}, which is no action.{nearest(name, self.shares)} "
+                    f"There are: {', '.join(self.shares)}."
+                )
 
 
 def simulate_ledger(config: PlantedCredits = PlantedCredits()) -> tuple[Ledger, Sequences]:

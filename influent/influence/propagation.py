@@ -61,6 +61,7 @@ class Propagation:
             SchemaError: `arcs` lacks a column.
             ConfigError: `half_life` is no span, or `arcs` no Arrow table.
         """
+        check_type("events", events, Events, "read_events(...)")
         check_type("arcs", arcs, pa.Table, "read_edges(...)")
         for name in (schema.SOURCE_USER_ID, schema.TARGET_USER_ID):
             if name not in arcs.column_names:

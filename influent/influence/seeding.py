@@ -16,7 +16,7 @@ from influent.errors import ConfigError, DataError
 from influent.influence.independent_cascade import cascades, keys
 from influent.influence.reverse_sets import ReverseSets
 from influent.influence.spread import Spread
-from influent.settings import check_int
+from influent.settings import check_int, check_list, check_type
 
 _SEARCH, _CHOICE, _CHECK, _FORWARD = range(4)  # streams of random numbers
 
@@ -101,6 +101,9 @@ def choose_seeds(
         >>> choose_seeds(spread, 1).table.select(["user_id", "reach"]).to_pylist()
         [{'user_id': 'ann', 'reach': 4.0}]
     """
+    check_type("spread", spread, Spread, "Spread.of_table(arcs)")
+    if known is not None:
+        check_type("known", known, Seeds, "choose_seeds(...)")
     n = len(spread)
     check_int("k", k, 1)
     check_int("n_checks", n_checks, 100)
@@ -208,6 +211,8 @@ def expected_reach(spread: Spread, seeds: Sequence[Any], *, n_simulations: int =
         >>> reach.low < 1 + 1 / 2 + 1 / 4 < reach.high
         True
     """
+    check_type("spread", spread, Spread, "Spread.of_table(arcs)")
+    check_list("seeds", seeds)
     check_int("n_simulations", n_simulations, 2)
     check_int("seed", seed, 0)
     places = np.unique(spread.people.require_idx(list(seeds))) if len(seeds) else np.zeros(0, np.int64)

@@ -26,13 +26,15 @@ from influent.errors import DataError, LeakageError, NotFittedError
 from influent.models.actor_stream import ActorMoment, ActorStream, PairCounting, walk
 from influent.models.next_actor import StreamedModel
 from influent.models.transitions import PairDecay
+from influent.settings import check_int, check_type
 
 _TINY = 1e-12
 _ACTIVITY_FLOOR = 0.01
 """ε: an act that 6.6 half-lives have passed over counts as none."""
 _L2, _L2_OF_POWERS = 1e-4, 1e-3
-"""Pull of the logarithms of all weights to equal ones and of γ · w to 0, in nats per prediction: it settles what the data
-leave open. Activities of many days tell one another; without the stronger pull their powers grow against each other."""
+"""Pull of the logarithms of all weights to equal ones and of γ · w to 0, in nats per prediction: it settles what the
+data leave open. Activities of many days tell one another: without the stronger pull their powers grow against each
+other."""
 _N_HARD, _N_DRAWN = 200, 200
 """Rivals of a fit: those best by equal weights, and others drawn, each of which stands for many."""
 
@@ -95,7 +97,10 @@ class ActorIntensity(StreamedModel):
 
         Raises:
             DataError: there are no acts.
+            ConfigError: these are no acts, or `n_acts` is below 1.
         """
+        check_type("acts", acts, NextActs, "split_cascades(cascades)")
+        check_int("n_acts", self.n_acts, 1)
         if len(acts) == 0:
             raise DataError("there are no acts to learn from. Give more cascades, or a smaller part for tests.")
         n_sums = len(self.half_lives_days) + 1 + len(self.countings) * len(self.reaches)

@@ -20,6 +20,7 @@ from influent.data.cascades import NextActs
 from influent.models.actor_stream import ActorMoment, ActorStream, PairCounting, walk
 from influent.models.credits import Credits
 from influent.models.transitions import PairDecay
+from influent.settings import check_int, check_real
 
 
 class ActorModel(Protocol):
@@ -144,6 +145,13 @@ class ActorCounts(StreamedModel):
     """How many of the cascade's latest acts are read."""
     own_weight: float = 1e-6
     max_users: int = 20_000
+
+    def __post_init__(self) -> None:
+        check_int("window", self.window, 1)
+        check_real("half_life_days", self.half_life_days, 0.0, is_above=True, or_infinite=True)
+        check_real("gap_half_life_days", self.gap_half_life_days, 0.0, is_above=True, or_infinite=True)
+        for name in ("pair_decay", "reverse", "decay", "row_power", "popularity_power"):
+            check_real(name, getattr(self, name), 0.0, 1.0)
 
     @property
     def name(self) -> str:

@@ -436,7 +436,8 @@ class Social:
         if self.ties.since_us is not None:
             since = np.maximum(since, self.ties.since_us[tie])
         first = first_not_before(sequences.time_us, start, end, since)
-        stop = first_not_before(sequences.time_us, start, end, times[owner])
+        # A tie that begins after the moment has nothing to pass on yet.
+        stop = np.maximum(first_not_before(sequences.time_us, start, end, times[owner]), first)
         place = ranges(first, stop - first)
         owner, tie = np.repeat(owner, stop - first), np.repeat(tie, stop - first)
         known = sequences.item_idx[place] >= 0

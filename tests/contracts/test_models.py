@@ -1,5 +1,7 @@
 """Every model keeps the laws of `influent.testing`, on a log with times and on one without."""
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -110,7 +112,21 @@ def test_a_model_that_breaks_a_law_is_found_out(split):
             found.credit[:] *= 1.01
             return found
 
+    class Silent(influent.DecayedCounts):
+        """Gives the latest event's credit a name, and all others' to the bias."""
+
+        def credits(self, moments, candidates):
+            found = super().credits(moments, candidates)
+            latest = found.offsets[1:] - 1
+            rest = np.add.reduceat(found.credit, found.offsets[:-1]) - found.credit[latest]
+            offsets = np.arange(len(latest) + 1)
+            bias = found.bias + rest
+            return replace(found, offsets=offsets, place=found.place[latest], credit=found.credit[latest], bias=bias)
+
     wrong = Wrong().fit(split.train)
+    testing.check_credits_add_up(Silent().fit(split.train), split.test)
+    with pytest.raises(AssertionError, match="beside its credit"):
+        testing.check_model(Silent().fit(split.train), split.test)
     with pytest.raises(AssertionError, match="credits are off by"):
         testing.check_credits_add_up(wrong, split.test)
     with pytest.raises(AssertionError, match="beside its credit"):
