@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,10 +23,11 @@ from scipy import special
 from influent import schema
 from influent.data.clock import span_us, window_starts
 from influent.data.sequences import Sequences
-from influent.errors import ConfigError, DataError, MissingExtraError, RunFolderError, nearest
+from influent.errors import ConfigError, DataError, MissingExtraError, nearest
 from influent.influence.ledger import CAUSE, Ledger
 from influent.influence.levels import EventCredits, factor_names, read_factors
-from influent.run import made, require_files
+from influent.influence.noted import read_noted
+from influent.run import made
 from influent.settings import check_real, check_type
 
 if TYPE_CHECKING:
@@ -118,16 +119,10 @@ class InfluenceGraph:
             SchemaError: a file is missing.
             RunFolderError: a file is damaged.
         """
-        folder = Path(folder)
-        names = ("edges.parquet", "people.parquet", "graph.json")
-        require_files(folder, names, noun="graph", verb="graph")
-        try:
-            about = json.loads((folder / "graph.json").read_text())
-            note = GraphNote(**{key: about[key] for key in GraphNote.__dataclass_fields__})
-            edges, people = (pq.read_table(folder / name) for name in names[:2])
-        except (ValueError, KeyError, TypeError, OSError) as error:
-            raise RunFolderError(f"the graph in {folder} is damaged ({error}). Run influent graph again.") from error
-        return cls(edges=edges, people=people, note=replace(note, artefacts=tuple(note.artefacts)))
+        (edges, people), note = read_noted(
+            folder, ("edges.parquet", "people.parquet"), "graph.json", GraphNote, noun="graph", verb="graph"
+        )
+        return cls(edges=edges, people=people, note=note)
 
     def probabilities(self) -> pa.Table:
         """Return `source_user_id`, `target_user_id` and `probability`, as `Spread.of_table` takes them.

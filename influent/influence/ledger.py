@@ -15,11 +15,12 @@ import pyarrow.parquet as pq
 
 from influent import schema
 from influent.data.moments import Moments
-from influent.errors import RunFolderError, UnbalancedLedgerError, UnknownIdError
+from influent.errors import UnbalancedLedgerError, UnknownIdError
+from influent.influence.noted import read_noted
 from influent.models.credits import Credits, Exactness
 from influent.models.methods import CreditMethod, MethodName
 from influent.models.model import Fitted
-from influent.run import made, require_files
+from influent.run import made
 
 TOLERANCE = 1e-4
 """How far the credits of a prediction may add up to something else than its score."""
@@ -205,16 +206,10 @@ class Ledger:
             SchemaError: a file is missing.
             RunFolderError: a file is damaged.
         """
-        folder = Path(folder)
-        names = ("ledger.parquet", "predictions.parquet", "ledger.json")
-        require_files(folder, names, noun="ledger", verb="explain")
-        try:
-            about = json.loads((folder / "ledger.json").read_text())
-            note = LedgerNote(**{key: about[key] for key in LedgerNote.__dataclass_fields__})
-            table, predictions = (pq.read_table(folder / name) for name in names[:2])
-        except (ValueError, KeyError, TypeError, OSError) as error:
-            raise RunFolderError(f"the ledger in {folder} is damaged ({error}). Run influent explain again.") from error
-        return cls(table=table, predictions=predictions, note=replace(note, artefacts=tuple(note.artefacts)))
+        (table, predictions), note = read_noted(
+            folder, ("ledger.parquet", "predictions.parquet"), "ledger.json", LedgerNote, noun="ledger", verb="explain"
+        )
+        return cls(table=table, predictions=predictions, note=note)
 
 
 def ledger_of(
