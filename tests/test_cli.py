@@ -253,7 +253,7 @@ def test_recommend_from_events_handed_in(run, tmp_path):
 def test_categories_are_kept_in_the_run_and_read_in_events_handed_in(log, tmp_path):
     rows = [f"u{n // 5},i{n % 4},{('home', 'shop')[n % 2]},d{n % 3}" for n in range(40)]
     (tmp_path / "log.csv").write_text("user_id,item_id,place,device\n" + "\n".join(rows))
-    run, columns = tmp_path / "run", ("--scene", "place", "--category", "scene", "--category", "device")
+    run, columns = tmp_path / "run", ("--scene", "place", "--category", "device")
     done = influent_command("clean", tmp_path / "log.csv", "--run", run, *columns, "--keep-duplicates")
     assert done.returncode == 0, done.stderr
     assert influent.Sequences.load(run).category_names == ("scene", "device")

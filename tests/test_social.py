@@ -59,7 +59,10 @@ def test_edges_to_oneself_to_nobody_and_given_twice_are_left_out_and_counted():
     log = sequences_of([("ann", "tea", 0), ("bob", "tea", 1)])
     ties = influent.build_ties(edges_of(("ann", "bob"), ("ann", "bob"), ("bob", "bob"), ("ann", "eve")), log)
     assert pairs_of(ties) == [("ann", "bob")]
-    assert ties.dropped == {"somebody without events": 1, "to oneself": 1, "given more than once": 1}
+    assert ties.dropped == {"of somebody without events": 1, "to oneself": 1, "given more than once": 1}
+    said = "Edges that were left out: 1 of somebody without events, 1 to oneself, 1 given more than once."
+    assert ties.sentences() == [said]
+    assert influent.build_ties(edges_of(("ann", "bob")), log).sentences() == []
 
 
 def test_of_equal_edges_the_earliest_counts():
@@ -70,7 +73,7 @@ def test_of_equal_edges_the_earliest_counts():
 
 def test_edges_of_other_people_are_refused_with_the_reason():
     log = sequences_of([("ann", "tea", 0), ("bob", "tea", 1)])
-    with pytest.raises(DataError, match="none of 1 edges ties two users of this log: 1 somebody without events"):
+    with pytest.raises(DataError, match="none of 1 edges ties two users of this log: 1 of somebody without events"):
         influent.build_ties(edges_of(("eve", "sue")), log)
 
 

@@ -189,8 +189,12 @@ def test_the_command_line_fits_with_edges_explains_and_recommends_with_names(tmp
         return done.output
 
     call("clean", str(tmp_path / "log.parquet"), "--run", run)
+    strange = pa.table({name: ["nobody"] for name in ("source_user_id", "target_user_id")})
+    edges = world.edges.select(strange.column_names)
+    pq.write_table(pa.concat_tables([edges, strange.cast(edges.schema)]), tmp_path / "edges.parquet")
     fitted = call("fit", run, "--model", "counts", "--edges", str(tmp_path / "edges.parquet"), "--refit")
     assert "counts, refitted + social" in fitted
+    assert "Edges that were left out: 1 of somebody without events." in fitted
     call("explain", run)
     action = pq.read_table(tmp_path / "log.parquet")["action"][0].as_py()
     assert "Events of other people carry" in call("attribute", run, "--outcome", action)

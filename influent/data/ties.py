@@ -42,8 +42,7 @@ class Ties:
 
     def sentences(self) -> list[str]:
         """Return what was left out of the edges that were given, if anything was."""
-        left_out = _in_words(self.dropped)
-        return [f"{sum(self.dropped.values()):,} edges were left out: {left_out}."] if self.dropped else []
+        return [f"Edges that were left out: {_in_words(self.dropped)}."] if self.dropped else []
 
     def find(self, source: np.ndarray, target: np.ndarray) -> np.ndarray:
         """Return the place of each of these pairs among the ties, −1 where there is none; int64."""
@@ -104,7 +103,7 @@ def build_ties(edges: pa.Table, sequences: Sequences) -> Ties:
     key, first = np.unique(key[order], return_index=True)
     kept = kept[order][first]
     dropped = {
-        "somebody without events": int((~known).sum()),
+        "of somebody without events": int((~known).sum()),
         "to oneself": int(to_self.sum()),
         "given more than once": int(known.sum() - to_self.sum() - len(kept)),
     }
