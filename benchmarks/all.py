@@ -28,6 +28,7 @@ def jobs() -> list[tuple[str, ...]]:
         found += [("ranking", name, model) for model in BOXES]
         if name.startswith("movielens"):
             found += [("ranking", name, model) for model in ("additive-query", "additive-moment", *PEERS)]
+    found += [("ranking", "movielens-100k", box, "--seed", seed) for box in BOXES for seed in SEEDS[1:]]
     found.append(("ranking", "movielens-100k", "recent_popularity"))
     found += [("ranking", "movielens-100k-users", model) for model in ("counts", "additive", "sasrec")]
     by_time = ("popularity", "counts", "additive-ensemble", *BOXES)
