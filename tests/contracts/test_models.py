@@ -131,3 +131,20 @@ def test_a_model_that_breaks_a_law_is_found_out(split):
         testing.check_credits_add_up(wrong, split.test)
     with pytest.raises(AssertionError, match="beside its credit"):
         testing.check_credit_is_removal(wrong, split.test)
+
+
+def test_a_model_that_saves_in_a_way_of_its_own_is_checked_with_its_own_load(split):
+    class Own(influent.DecayedCounts):
+        """Writes nothing but a mark; what reads it back fits anew."""
+
+        def save(self, folder):
+            (folder / "mark").write_text("own")
+
+    def load(folder):
+        assert (folder / "mark").read_text() == "own"
+        return Own().fit(split.train)
+
+    own, some = Own().fit(split.train), split.test.take(slice(0, 2))
+    with pytest.raises(influent.RunFolderError, match="holds no model"):
+        testing.check_model(own, some)
+    testing.check_model(own, some, load=load)
