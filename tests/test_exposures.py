@@ -192,8 +192,8 @@ def test_whole_clusters_are_exposed_and_the_busy_more_often_where_that_is_planne
         ({"n_users": 10}, r"n_users must be an int in the range \[40, inf\)"),
         ({"effect": -1.0}, r"effect must be a number in \[0, inf\)"),
         ({"drawn": "item"}, "drawn must be one of"),
-        ({"probabilities": (0.0,)}, "probabilities must be chances above 0 and below 1"),
-        ({"probabilities": ()}, "probabilities must be chances above 0 and below 1"),
+        ({"probabilities": (0.0,)}, "probabilities must be a tuple of chances above 0 and below 1"),
+        ({"probabilities": ()}, "probabilities must be a tuple of chances above 0 and below 1"),
     ],
 )
 def test_a_plan_out_of_range_is_refused(settings, says):
