@@ -357,9 +357,11 @@ def _signed(row: dict[str, Any]) -> str:
 
 
 def _when(row: dict[str, Any]) -> str:
-    if row[schema.LAG if row[schema.SOURCE] != "social" else schema.GAP_US] is None:
+    # Events of others have no lag.
+    is_social = row[schema.SOURCE] == "social"
+    if row[schema.GAP_US if is_social else schema.LAG] is None:
         return "not read at this moment"
-    if row[schema.SOURCE] == "social":
+    if is_social:
         return f"{_span(row[schema.GAP_US])} before"
     place = "the latest" if row[schema.LAG] == 1 else f"{row[schema.LAG]} events ago"
     # Where the moment is not known, gaps count from the latest event, whose own gap is none.

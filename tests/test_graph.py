@@ -289,12 +289,12 @@ def test_levels_with_no_more_people_than_the_top_say_nothing_of_how_sure_it_is()
     rows += [(60, "eve", 0, "ann", "view", 1.0)]
     ties = ties_of(("ann", "eve"), ("bob", "eve"))
     found = influent.leaders(ledger_of(*rows), ties, k=1, period="1d")
-    assert found.about["n_levels"] == 2
+    assert (found.about["n_levels"], found.about["of_levels"]) == (2, 3)
     assert found.about["overlap"] < 1
-    assert "in the mean of 2 levels" in found.sentences()[0]
+    assert "in the mean of the 2 of 3 levels that have more people" in found.sentences()[0]
     everybody = influent.leaders(ledger_of(*rows), ties, k=2)
     assert everybody.about["overlap"] is None
-    assert everybody.sentences()[0].startswith("No more than 2 people to rank")
+    assert everybody.sentences()[0].startswith("There are never more than 2 people to rank")
 
 
 def test_leaders_have_the_numbers_of_the_graph(explained):

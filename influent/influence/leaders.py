@@ -37,13 +37,13 @@ class Leaders:
     Attributes:
         table: one row per person who has a credit in somebody else's predictions, and per level where it is split:
             `rank`, `user_id`, what it is split by, `exerted` with its 95 % interval `low` and `high`, `per_follower`,
-            `per_event`, `reach` and `openness` as in `InfluenceGraph.people`; beside them
-            `followers` (ties whose source the person is), `page_rank` and `core` of the ties; `rank_low` and
-            `rank_high` (95 %, over resamples) and `in_top`, the share of resamples in which they are in the top k.
+            `per_event`, `reach` and `openness` as in `InfluenceGraph.people`; beside them `followers` (ties whose
+            source the person is), `page_rank` and `core` of the ties; `rank_low` and `rank_high` (95 %, over resamples)
+            and `in_top`, the share of resamples in which they are in the top k.
         about: `k`, `n_resamples`, `seed`; `overlap`, the share of the top k that a resample's top k holds too, in the
-            mean over resamples and `n_levels` levels, those with more than k people (null where there is none);
-            `correlation`, the rank correlation of influence with each reference, over
-            everybody who has followers (null where it has none); whether ties were given.
+            mean over resamples and the `n_levels` of `of_levels` levels with more than k people (null without one);
+            `correlation`, the rank correlation of influence with each reference, over everybody who has followers
+            (null where it has none); whether ties were given.
     """
 
     table: pa.Table
@@ -52,9 +52,10 @@ class Leaders:
     def sentences(self) -> list[str]:
         """Return how sure the order is, and how much of it one could have read off the ties alone."""
         about = self.about
-        kept = f"No more than {about['k']} people to rank, so nobody can fall out of the top {about['k']}."
+        kept = f"There are never more than {about['k']} people to rank, so nobody can fall out of the top {about['k']}."
         if about["overlap"] is not None:
-            levels = "" if about["n_levels"] == 1 else f", in the mean of {about['n_levels']:,} levels with more people"
+            those = f", in the mean of the {about['n_levels']:,} of {about['of_levels']:,} levels that have more people"
+            levels = those if about["of_levels"] > 1 else ""
             kept = f"{about['overlap']:.0%} of the top {about['k']} stay there when predictions are drawn anew{levels}."
         found = [f"{name} {value:.2f}" for name, value in about["correlation"].items() if value is not None]
         return [kept, f"Rank correlation of influence with {', '.join(found)}."] if found else [kept]
@@ -135,6 +136,7 @@ def leaders(
         "seed": seed,
         "overlap": overlap,
         "n_levels": n_levels,
+        "of_levels": int(cells.level.max()) + 1,
         "correlation": _correlations(np.bincount(user, exerted, len(ties.users)), references),
         "ties_are_given": ties.are_given,
     }
