@@ -6,7 +6,7 @@ import copy
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
@@ -34,11 +34,12 @@ from influent.models.label_model import check_question
 from influent.models.methods import CreditMethod, MethodName, check_fits
 from influent.models.model import check_fitted, check_same_categories, check_same_ids
 from influent.models.network import Network, Shape
-from influent.models.ranks import BATCH, ndcg, target_ranks
 from influent.models.reading import Reading
+from influent.models.readout import Readout
 from influent.models.tracking import Tracker
 from influent.models.train import TrainingLog, train_module
 from influent.models.transitions import PairDecay, TransitionTable
+from influent.models.validation import validation_scores
 from influent.progress import Progress
 from influent.run import made
 from influent.settings import check_list, check_type
@@ -271,8 +272,7 @@ class Predictor:
     def readout(self, name: str) -> Readout:
         """Return what answers the question of this name, as a model of its own for `evaluate_labels`."""
         check_fitted(self)
-        self._label_shape(name)
-        return Readout(self, name, self._fitted_on_labels.get(name, ""))
+        return Readout(self, self._label_shape(name).mean, self._fitted_on_labels.get(name, ""))
 
     def credits(
         self,
@@ -593,47 +593,11 @@ class Predictor:
             )
 
     def _judge(self, examples: Examples) -> dict[str, float]:
-        """Return the validation score of each task, the first task's first; higher is better."""
         # Half fitted is fitted enough to be judged, and no longer if training fails.
         self.fitted_on = examples.sequences.fingerprint
-        found: dict[str, float] = {}
-        for task in self.tasks:
-            if task == "ranking":
-                assert examples.validation is not None
-                ranks, offsets = target_ranks(self, examples.validation, seen=self.train.seen)
-                found["ndcg@10"] = float(ndcg(ranks, offsets, k=10).mean())
-            elif task == "time":
-                assert examples.validation is not None
-                log_density = self.log_density(examples.validation)
-                if not found and "ranking" in self.tasks:
-                    found["log_likelihood"] = float(np.nanmean(log_density + self._log_chance(examples.validation)))
-                found["log_density"] = float(np.nanmean(log_density))
-            else:
-                for _, asked in examples.labels:
-                    if asked.kind == task:
-                        found[f"score of {asked.name}"] = -self._label_loss(asked)
+        found = validation_scores(self, examples)
         self.fitted_on = ""
         return found
-
-    def _log_chance(self, moments: Moments) -> np.ndarray:
-        """Return the log-probability of the first item that came next, (N,); NaN where none came or it is unknown."""
-        found = np.full(len(moments), np.nan)
-        for first in range(0, len(moments), BATCH):
-            some = moments.take(slice(first, first + BATCH))
-            rows = np.flatnonzero(some.target_stop > some.stop)
-            item = some.sequences.item_idx[some.stop[rows]]
-            rows, item = rows[item >= 0], item[item >= 0]
-            log_RI = torch.log_softmax(torch.from_numpy(self.predict(some.take(rows))), dim=1)
-            found[first + rows] = log_RI[torch.arange(len(rows)), torch.from_numpy(item).long()].numpy()
-        return found
-
-    def _label_loss(self, labels: Labels) -> float:
-        """Return the mean log loss, or the mean squared error in the label's unit."""
-        answer = self._answer(labels)
-        if labels.kind == "regression":
-            return float(((answer - labels.label) ** 2).mean())
-        of_label = np.where(labels.label == 1, answer, 1 - answer)
-        return float(-np.log(np.maximum(of_label, 1e-12)).mean())
 
     def _identity(self, examples: Examples, n_epochs: int | None) -> str:
         """Return a hash of all that the weights at the end of an epoch depend on."""
@@ -647,46 +611,6 @@ class Predictor:
         settings = (examples.sequences.fingerprint, asked, self.tasks, n_epochs, self.model, self.train)
         digest.update(repr((*settings, self._context.values, torch.__version__)).encode())
         return digest.hexdigest()[:12]
-
-
-@dataclass(frozen=True)
-class Readout:
-    """One question of a joint model, with the methods of a model of labels."""
-
-    predictor: Predictor
-    asked: str
-    fitted_on: str
-
-    @property
-    def name(self) -> str:
-        """Return how reports call it."""
-        return self.predictor.name
-
-    @property
-    def vocab(self) -> Vocab:
-        """Return the ids it was fitted with."""
-        return self.predictor.vocab
-
-    @property
-    def label_mean(self) -> float:
-        """Return the mean of the training labels."""
-        return self.predictor._label_shape(self.asked).mean
-
-    def predict(self, labels: Labels) -> np.ndarray:
-        """Answer each question, float64 (L,)."""
-        return self.predictor.predict(labels)
-
-    def fit(self, train: Labels, validation: Labels | None = None, *, progress: Progress | None = None) -> Self:
-        """Refuse: a joint model learns its questions together.
-
-        Raises:
-            ConfigError: always.
-        """
-        raise ConfigError("this is one question of a joint model. Fit the Predictor that it is of.")
-
-    def save(self, folder: str | Path) -> None:
-        """Write the joint model."""
-        self.predictor.save(folder)
 
 
 def _restored_vectors(name: str, vectors_IV: torch.Tensor, source: str) -> ItemVectors:
