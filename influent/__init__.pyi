@@ -229,6 +229,7 @@ from .models.config import ModelConfig as ModelConfig
 from .models.config import TrainConfig as TrainConfig
 from .models.credits import Credits as Credits
 from .models.ensemble import Ensemble as Ensemble
+from .models.hawkes import SocialConfig as SocialConfig
 from .models.item_to_item import (
     DecayedCounts as DecayedCounts,
 )
@@ -256,7 +257,6 @@ from .models.next_actor import ActorCounts as ActorCounts
 from .models.next_actor import ActorPopularity as ActorPopularity
 from .models.predictor import Predictor as Predictor
 from .models.social import Social as Social
-from .models.social import SocialConfig as SocialConfig
 from .models.social_ranker import SocialRanker as SocialRanker
 from .models.space import Choices as Choices
 from .models.space import Range as Range

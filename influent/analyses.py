@@ -24,8 +24,9 @@ from influent.influence.graph import InfluenceGraph, check_split, influence_grap
 from influent.influence.journeys import journeys
 from influent.influence.leaders import Leaders, leaders
 from influent.influence.ledger import Ledger
+from influent.models.hawkes import SocialConfig
 from influent.models.model import tasks_of
-from influent.models.social import Social, SocialConfig
+from influent.models.social import Social
 from influent.models.social_ranker import SocialRanker, own_part
 from influent.models.store import load_model
 from influent.progress import Progress

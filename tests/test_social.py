@@ -18,7 +18,7 @@ from influent.cli import app
 from influent.data.moments import moments_at
 from influent.data.ties import find_co_actions
 from influent.errors import ConfigError, DataError, SchemaError
-from influent.models.social import SocialConfig
+from influent.models.hawkes import SocialConfig
 
 HOUR_S = 3600
 
@@ -177,7 +177,7 @@ def test_a_pair_seen_once_says_little():
 
     def strength(prior):
         model = influent.Social(ties, config=influent.SocialConfig(prior_events=prior)).fit(log)
-        return float(model.strength_LS[0, 0])
+        return float(model.parameters.strength_LS[0, 0])
 
     assert strength(1e-3) > 0.3
     # As if 20 more of her events had been seen, answered about as seldom as others are.
@@ -209,7 +209,7 @@ def test_ties_are_found_in_a_world_where_counting_co_actions_does_not_find_them(
     is_true = np.array([pair in true for pair in pairs_of(ties)])
     model = influent.Social(ties).fit(log)
     counted = np.bincount(find_co_actions(log, ties).tie, minlength=len(ties))
-    found = average_precision_score(is_true, model.evidence_LS[:, 0])
+    found = average_precision_score(is_true, model.parameters.evidence_LS[:, 0])
     assert found > 0.6 > average_precision_score(is_true, counted)
 
 
@@ -445,7 +445,7 @@ def test_who_did_nothing_before_the_fit_is_put_down_to_others_no_more_than_chanc
     split = influent.split_at(whole, int(1_704_067_200e6 + 30 * 24 * HOUR_S * 1e6))
     ties = influent.build_ties(edges_of(("ann", "bob"), ("ann", "zoe")), whole)
     model = influent.Social(ties).fit(split.train)
-    assert model.rate_U[whole.vocab.users.to_idx(["zoe"])[0]] == 0
+    assert model.parameters.rate_U[whole.vocab.users.to_idx(["zoe"])[0]] == 0
     ledger = influent.explain_causes(model, whole)
     by_own = [row["credit"] for row in ledger.table.to_pylist() if row["user_id"] == "zoe" and row["source"] == "bias"]
     # Nobody acted on a0 in the week before: it is popularity or its burst. After ann, her own rate still has a part.
@@ -482,7 +482,7 @@ def test_scenes_of_another_log_are_refused_and_an_event_without_one_is_in_none()
     train = read(log)
     model = influent.Social(influent.build_ties(edges_of(("ann", "bob")), train)).fit(train)
     assert model.n_scenes == 3
-    feed, mail, neither = model.exposure_LS[0]
+    feed, mail, neither = model.parameters.exposure_LS[0]
     # Ann acted 8, 7 and 5 times. Her latest act is an hour before the log's end, so not all of it has been felt.
     assert 7 < feed < 8
     assert (mail, neither) == pytest.approx((7, 5), abs=0.01)

@@ -41,44 +41,12 @@ from influent.data.vocab import Vocab
 from influent.errors import ConfigError, SchemaError
 from influent.models.bursts import Bursts, bin_of
 from influent.models.credits import Credits, Exactness
+from influent.models.hawkes import Observed, Parameters, SocialConfig
 from influent.models.model import Model, check_fitted, check_same_category, check_same_ids
 from influent.models.ranks import BATCH
 from influent.progress import Progress
 from influent.run import made
-from influent.settings import Checked
 
-
-@dataclass(frozen=True, kw_only=True)
-class SocialConfig(Checked):
-    """How far others' events reach, and how much has to be seen of a pair."""
-
-    window: str = "7d"
-    """An event can be an answer to one that is no longer ago."""
-    reach: int = 50
-    """How many earlier events on an item are looked at while fitting, the latest ones."""
-    n_bins: int = 12
-    """Bins of the gap, evenly spaced in its logarithm."""
-    prior_events: float = 20.0
-    """How many events of the source the prior of a pair's strength counts for."""
-    chance: float = -1.0
-    """How much of an answer each pair has by chance; −1 means 0.7 where ties were read off the log, and 0 where they
-    were given."""
-    iterations: int = 100
-    """Most rounds of expectation maximisation."""
-
-    def __post_init__(self) -> None:
-        span_us(self.window)
-        for name in ("reach", "iterations"):
-            self._check_int(name, 1)
-        self._check_int("n_bins", 2)
-        self._check_real("prior_events", 1e-6)
-        if self.chance != -1:
-            self._check_real("chance", 0.0)
-
-
-_CHANCE = 0.7
-"""Chosen in planted worlds, where with it the share of events that others caused comes out as it is."""
-_STEPS_OF_CHANCE = 30
 _DAY_S = 86_400.0
 
 
@@ -116,6 +84,7 @@ class Social:
 
     vocab: Vocab
     popularity: np.ndarray
+    parameters: Parameters
     fitted_on: str = ""
     max_len: int | None = None
     exactness: ClassVar[Exactness] = "closes"
@@ -180,13 +149,10 @@ class Social:
         """
         self.check_moments(_moments_of_all(train))
         f_EK = self._of_lines(train)
-        back, place = train.backwards()
-        directions = ((train, f_EK), (back, f_EK[place]))
-        fits = [self._without_beginnings()._learn(log, f.copy(), progress) for log, f in directions]
-        halfway = self._without_beginnings()
-        halfway.log_rate, halfway.fitted_on = fits[0].log_rate, fits[0].fitted_on
-        for name in _LEARNED:
-            setattr(halfway, name, (getattr(fits[0], name) + getattr(fits[1], name)) / 2)
+        reversed_log, place = train.backwards()
+        directions = ((train, f_EK), (reversed_log, f_EK[place]))
+        halfway, back = (self._without_beginnings()._learn(log, f, progress) for log, f in directions)
+        halfway.parameters = halfway.parameters.halfway_to(back.parameters)
         return halfway, f_EK
 
     def along(self, ties: Ties) -> Social:
@@ -197,9 +163,9 @@ class Social:
         """
         other = copy(self)
         other.ties = ties
-        felt_S = np.maximum(self.exposure_LS.sum(axis=0), 1e-12)
-        mean_S = (self.strength_LS * self.exposure_LS).sum(axis=0) / felt_S
-        other.strength_LS = np.tile(mean_S, (len(ties), 1))
+        strength_LS, exposure_LS = self.parameters.strength_LS, self.parameters.exposure_LS
+        mean_S = (strength_LS * exposure_LS).sum(axis=0) / np.maximum(exposure_LS.sum(axis=0), 1e-12)
+        other.parameters = replace(self.parameters, strength_LS=np.tile(mean_S, (len(ties), 1)))
         return other
 
     def received(self, sequences: Sequences, line_EK: np.ndarray) -> np.ndarray:
@@ -250,100 +216,20 @@ class Social:
 
     def _learn(self, train: Sequences, f_EK: np.ndarray, progress: Progress | None) -> Self:
         config = self.config
-        pairs = find_co_actions(train, self.ties, window=config.window, reach=config.reach)
+        observed = Observed(
+            train=train,
+            ties=self.ties,
+            pairs=find_co_actions(train, self.ties, window=config.window, reach=config.reach),
+            f_EK=f_EK,
+            burst_EG=self._bursts_of_each(train),
+            scene_E=self._scene_of(train),
+            n_scenes=self.n_scenes,
+            edges_us=self.edges_us,
+        )
         with (progress or Progress()).track("fit social", config.iterations) as advance:
-            self._maximise(train, pairs, f_EK, advance)
+            self.parameters = observed.fit(config, advance)
         self.fitted_on = train.fingerprint
         return self
-
-    def _maximise(self, train: Sequences, pairs: CoActions, f_EK: np.ndarray, advance: Any) -> None:
-        """Find the parameters by turns: what caused each event, and how strong causes must be for that."""
-        user = train.user_idx.astype(np.int64)
-        counts = np.diff(train.offsets)
-        assert train.time_us is not None
-        span_s = max(float(np.ptp(train.time_us)) / 1e6, 1.0)
-        scene = self._scene_of(train)
-        cell = pairs.tie * self.n_scenes + scene[pairs.source]
-        of_bin = bin_of(pairs.gap_us, self.edges_us)
-        burst_EG = self._bursts_of_each(train)
-        n_cells = len(self.ties) * self.n_scenes
-        width_s = np.diff(self.edges_us) / 1e6
-        self.log_rate = len(train) / span_s
-        self.rate_U = counts / span_s
-        self.line_K = np.full(f_EK.shape[1], 1 / f_EK.shape[1])
-        mass = np.full(len(width_s), 1 / len(width_s))
-        exposure = self._exposure(train, scene, mass)
-        strength = np.full(n_cells, 0.1 * len(train) / max(exposure.sum(), 1.0))
-        chance = self.config.chance if self.config.chance != -1 else _CHANCE * (not self.ties.are_given)
-        before = -np.inf
-        for step in range(self.config.iterations):
-            self.density_G = mass / width_s
-            f_EK[:, 1] = burst_EG @ self.density_G / self.log_rate
-            term_P = strength[cell] * self.density_G[of_bin]
-            line_EK = self.rate_U[user, None] * self.line_K * f_EK
-            total_E = line_EK.sum(axis=1) + np.bincount(pairs.event, term_P, len(train))
-            share_P, share_EK = term_P / total_E[pairs.event], line_EK / total_E[:, None]
-            of_cell = np.bincount(cell, share_P, n_cells)
-            n_social = of_cell.sum()
-            by_line = share_EK.sum(axis=0)
-            self.line_K = by_line / max(by_line.sum(), 1e-12)
-            # One event is added to everybody's, with the log's mean rate, so that no rate is zero.
-            mean = by_line.sum() / max((counts > 0).sum(), 1)
-            own_U = np.bincount(user, share_EK.sum(axis=1), len(counts))
-            self.rate_U = np.where(counts > 0, (own_U + 1) / (1 + 1 / max(mean, 1e-12)) / span_s, 0.0)
-            # A burst says how long answers take too.
-            of_burst = share_EK[:, 1] / np.maximum(f_EK[:, 1] * self.log_rate, 1e-300)
-            in_bin = np.bincount(of_bin, share_P, len(mass)) + self.density_G * (of_burst @ burst_EG)
-            mass = (in_bin + 1e-3) / (in_bin + 1e-3).sum()
-            exposure = self._exposure(train, scene, mass)
-            # At first an event has many possible causes and none has much to show, so chance is taken off by and by.
-            by_chance = chance * min((step + 1) / _STEPS_OF_CHANCE, 1.0)
-            strength = self._shrunk(np.maximum(of_cell - by_chance, 0.0), exposure)
-            likelihood = float(np.log(total_E).sum() - own_U.sum() - n_social)
-            advance()
-            if step >= _STEPS_OF_CHANCE and abs(likelihood - before) < 1e-6 * abs(likelihood):
-                break
-            before = likelihood
-        self.density_G, self.strength_LS = mass / width_s, strength.reshape(-1, self.n_scenes)
-        self.evidence_LS, self.exposure_LS = of_cell.reshape(-1, self.n_scenes), exposure.reshape(-1, self.n_scenes)
-
-    def _shrunk(self, of_cell: np.ndarray, exposure: np.ndarray) -> np.ndarray:
-        """Return the strength of each tie and scene, (L · S,), drawn towards m · a(u) · b(v, s).
-
-        The prior of a strength is a gamma distribution with this mean, worth `prior_events` events of the source;
-        that of each factor has the mean 1 and is worth one answer.
-        """
-        n, prior = len(self.ties.users), self.config.prior_events
-        target = np.repeat(self.ties.target, self.n_scenes)
-        scene = np.tile(np.arange(self.n_scenes), len(self.ties))
-        source = np.repeat(self.ties.source, self.n_scenes) * self.n_scenes + scene
-        mean = of_cell.sum() / max(exposure.sum(), 1e-12)
-        open_U, strong_V = np.ones(n), np.ones(n * self.n_scenes)
-        by_target = np.bincount(target, of_cell, n)
-        by_source = np.bincount(source, of_cell, len(strong_V))
-        for _ in range(3):
-            open_U = (by_target + 1) / (np.bincount(target, mean * exposure * strong_V[source], n) + 1)
-            strong_V = (by_source + 1) / (np.bincount(source, mean * exposure * open_U[target], len(strong_V)) + 1)
-        expected = mean * open_U[target] * strong_V[source]
-        return np.asarray((prior * expected + of_cell) / (prior + exposure))
-
-    def _exposure(self, train: Sequences, scene: np.ndarray, mass: np.ndarray) -> np.ndarray:
-        """Return how many events of its source each tie has felt in each scene, (L · S,).
-
-        An event near the end of the log counts for the part of the kernel that lies within it.
-        """
-        assert train.time_us is not None
-        left_us = train.time_us.max(initial=0) - train.time_us
-        felt = np.interp(left_us, self.edges_us, np.concatenate([[0.0], np.cumsum(mass)]))
-        stop = train.offsets[self.ties.source + 1]
-        start = train.offsets[self.ties.source]
-        if self.ties.since_us is not None:
-            start = first_not_before(train.time_us, start, stop, self.ties.since_us)
-        columns = []
-        for one in range(self.n_scenes):
-            so_far = np.concatenate([[0.0], np.cumsum(np.where(scene == one, felt, 0.0))])
-            columns.append(so_far[stop] - so_far[start])
-        return np.stack(columns, axis=1).reshape(-1)
 
     def _scene_of(self, sequences: Sequences) -> np.ndarray:
         """Return the scene of each event, int64 (E,)."""
@@ -397,11 +283,11 @@ class Social:
         shape = (len(moments), self.vocab.n_items)
         shares = [
             np.broadcast_to(self.popularity, shape),
-            bursts.of_all(moments.user_idx, times_of(moments), self.density_G / self.log_rate),
+            bursts.of_all(moments.user_idx, times_of(moments), self.parameters.burst_G),
         ]
         if self.own is not None:
             shares.append(special.softmax(self.own.predict(moments).astype(np.float64), axis=1))
-        weights = _DAY_S * self._rate_of(moments.user_idx)[:, None] * self.line_K
+        weights = _DAY_S * self._rate_of(moments.user_idx)[:, None] * self.parameters.line_K
         return {
             name: weights[:, place, None] * share
             for place, (name, share) in enumerate(zip(self.lines, shares, strict=True))
@@ -409,14 +295,14 @@ class Social:
 
     def _rate_of(self, user_idx: np.ndarray) -> np.ndarray:
         """Return the rate of each user; who came after the fit, or did nothing before, acts as often as others do."""
-        rate_U = np.append(self.rate_U, 0.0)
-        rate = rate_U[np.minimum(user_idx, len(self.rate_U))]
+        rate_U = np.append(self.parameters.rate_U, 0.0)
+        rate = rate_U[np.minimum(user_idx, len(rate_U) - 1)]
         return np.asarray(np.where(rate > 0, rate, rate_U[rate_U > 0].mean()))
 
     def _terms(self, moments: Moments) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return moment, place and rate per day of each event of others that a moment's user may be answering."""
         owner, place, strength, gap_us = self.may_answer(moments)
-        return owner, place, _DAY_S * strength * self.density_G[bin_of(gap_us, self.edges_us)]
+        return owner, place, _DAY_S * strength * self.parameters.density_G[bin_of(gap_us, self.edges_us)]
 
     def may_answer(self, moments: Moments) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Return the events of others that a moment's user may be answering: those of whom they are tied to.
@@ -442,14 +328,14 @@ class Social:
         owner, tie = np.repeat(owner, stop - first), np.repeat(tie, stop - first)
         known = sequences.item_idx[place] >= 0
         owner, tie, place = owner[known], tie[known], place[known]
-        strength = self.strength_LS[tie, self._scene_of(sequences)[place]]
+        strength = self.parameters.strength_LS[tie, self._scene_of(sequences)[place]]
         return owner, place, strength, times[owner] - sequences.time_us[place]
 
     def save(self, folder: str | Path) -> None:
         """Write `model.safetensors`, `config.json`, the vocabulary, and below `own` the model of users' own pasts."""
         check_fitted(self)
         folder = made(folder)
-        arrays = {name: getattr(self, name) for name in _ARRAYS}
+        arrays = {name: getattr(self.parameters, name) for name in _LEARNED} | {"popularity": self.popularity}
         ties = {"source": self.ties.source, "target": self.ties.target}
         if self.ties.since_us is not None:
             ties["since_us"] = self.ties.since_us
@@ -460,7 +346,7 @@ class Social:
             "settings": asdict(self.config),
             "fitted_on": self.fitted_on,
             "ties_are_given": self.ties.are_given,
-            "log_rate": self.log_rate,
+            "log_rate": self.parameters.log_rate,
             "has_own": self.own is not None,
         }
         (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
@@ -479,9 +365,9 @@ class Social:
             are_given=config["ties_are_given"],
         )
         model = cls(ties, own=own, config=SocialConfig.from_dict(config["settings"]))
-        for name in _ARRAYS:
-            setattr(model, name, arrays[name])
-        model.vocab, model.fitted_on, model.log_rate = vocab, config["fitted_on"], config["log_rate"]
+        learned = {name: arrays[name] for name in _LEARNED}
+        model.parameters = Parameters(log_rate=config["log_rate"], **learned)
+        model.popularity, model.vocab, model.fitted_on = arrays["popularity"], vocab, config["fitted_on"]
         return model
 
     def _of_lines(self, sequences: Sequences) -> np.ndarray:
@@ -531,19 +417,19 @@ class Social:
             f_EK: what each line expects of the item of each event, from `halfway`.
         """
         rate_E = self._rate_of(sequences.user_idx)
-        line_EK = np.asarray(rate_E[:, None] * self.line_K * f_EK)
-        line_EK[:, 1] = rate_E * self.line_K[1] * (self._bursts_of_each(sequences) @ self.density_G / self.log_rate)
+        line_EK = np.asarray(rate_E[:, None] * self.parameters.line_K * f_EK)
+        line_EK[:, 1] = rate_E * self.parameters.line_K[1] * (self._bursts_of_each(sequences) @ self.parameters.burst_G)
         return line_EK
 
     def social_terms(self, sequences: Sequences) -> tuple[CoActions, np.ndarray]:
         """Return the co-actions, and the term of each in the rate of its later event, per second, float64 (P,)."""
         pairs = find_co_actions(sequences, self.ties, window=self.config.window, reach=self.config.reach)
-        cell = self.strength_LS[pairs.tie, self._scene_of(sequences)[pairs.source]]
-        return pairs, cell * self.density_G[bin_of(pairs.gap_us, self.edges_us)]
+        cell = self.parameters.strength_LS[pairs.tie, self._scene_of(sequences)[pairs.source]]
+        return pairs, cell * self.parameters.density_G[bin_of(pairs.gap_us, self.edges_us)]
 
 
 _LEARNED = ("rate_U", "line_K", "density_G", "strength_LS", "evidence_LS", "exposure_LS")
-_ARRAYS = ("popularity", *_LEARNED)
+"""The parameters that are arrays"""
 
 
 def _moments_of_all(sequences: Sequences) -> Moments:

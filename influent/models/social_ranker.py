@@ -32,10 +32,11 @@ from influent.data.vocab import UNKNOWN, Vocab
 from influent.errors import ConfigError
 from influent.models.bursts import Bursts, bin_of
 from influent.models.credits import Credits, Exactness
+from influent.models.hawkes import SocialConfig
 from influent.models.methods import CreditMethod, MethodName
 from influent.models.model import EstimatedModel, Model, Refittable, check_fitted, check_same_ids
 from influent.models.ranks import BATCH
-from influent.models.social import Social, SocialConfig, times_of
+from influent.models.social import Social, times_of
 from influent.progress import Progress
 from influent.run import made
 
@@ -114,7 +115,7 @@ class SocialRanker:
                 "Give them: fit(train, validation)."
             )
         self.social.fit(train, progress=progress)
-        strength = self.social.strength_LS
+        strength = self.social.parameters.strength_LS
         self.mean_strength = float(strength.mean()) if strength.any() else 1.0
         self.weight = _Choices.at(self, answered).weights()
         return self
