@@ -1,6 +1,6 @@
-"""Results on disk to Markdown tables, one for each set.
+"""Results on disk to Markdown tables: one for each set, or with `summary` one line for each ranking.
 
-Usage: python -m benchmarks.tables [SET …]
+Usage: python -m benchmarks.tables [summary | SET …]
 """
 
 from __future__ import annotations
@@ -42,14 +42,7 @@ def table(rows: list[dict[str, Any]]) -> list[str]:
 
 def price(rows: list[dict[str, Any]]) -> list[str]:
     """Return the line that says what exactness costs: the additive model beside the best black box of ours."""
-    # By seed: a training may be there both alone and as a member of an ensemble.
-    found: dict[str, dict[int, float]] = {}
-    for row in rows:
-        name = row["model"].removesuffix("-ensemble")
-        for one in row.get("members", [row]):
-            if name in ("additive", *BLACK_BOXES) and "NDCG@10" in one.get("test", {}):
-                found.setdefault(name, {})[one["seed"]] = one["test"]["NDCG@10"]["mean"]
-    means = {name: sum(values.values()) / len(values) for name, values in found.items()}
+    means = {name: sum(values) / len(values) for name, values in by_training(rows, "NDCG@10").items()}
     boxes = [name for name in BLACK_BOXES if name in means]
     if "additive" not in means or not boxes:
         return []
@@ -59,6 +52,64 @@ def price(rows: list[dict[str, Any]]) -> list[str]:
         f"price of exactness, NDCG@10: {share:+.1%} (additive {means['additive']:.4f}, best black box {best} "
         f"{means[best]:.4f}; below zero nothing is paid)"
     ]
+
+
+def by_training(rows: list[dict[str, Any]], metric: str) -> dict[str, list[float]]:
+    """Return what each training of each model has on the test, by model."""
+    # By seed: a training may be there both alone and as a member of an ensemble.
+    found: dict[str, dict[int, float]] = {}
+    for row in rows:
+        name = row["model"].removesuffix("-ensemble")
+        for one in row.get("members", [row]):
+            if metric in one.get("test", {}):
+                found.setdefault(name, {})[one.get("seed", 0)] = one["test"][metric]["mean"]
+    return {name: list(values.values()) for name, values in found.items()}
+
+
+def summary() -> None:
+    """Print a line for each ranking: the additive model, the best black box of ours, the peer's, and counts."""
+    print("| data | additive | best black box of ours | RecTools | decayed counts |\n|---|---:|---:|---:|---:|")
+    for name, title in _RANKINGS.items():
+        rows = [json.loads(path.read_text()) for path in sorted((RESULTS / name).glob("*.json"))]
+        metrics = {metric: by_training(rows, metric) for metric in ("HR@10", "NDCG@10")}
+        cells = [
+            _best(metrics, among)
+            for among in (("additive",), BLACK_BOXES, ("rectools-sasrec", "rectools-hstu"), ("counts",))
+        ]
+        print(f"| {title} | " + " | ".join(cells) + " |")
+
+
+_RANKINGS = {
+    "movielens-100k": "MovieLens-100K",
+    "movielens-1m": "MovieLens-1M, four stars or more",
+    "movielens-1m-by-time": "the same, split by time",
+    "amazon-beauty": "Amazon Beauty",
+    "amazon-sports": "Amazon Sports",
+    "amazon-toys": "Amazon Toys",
+}
+
+
+def _best(metrics: dict[str, dict[str, list[float]]], among: tuple[str, ...]) -> str:
+    """Return means over trainings of the model with the best NDCG@10, and how many there are."""
+    there = [name for name in among if name in metrics["NDCG@10"]]
+    if not there:
+        return "–"
+    means = {name: {metric: sum(of[name]) / len(of[name]) for metric, of in metrics.items()} for name in there}
+    best = max(there, key=lambda name: means[name]["NDCG@10"])
+    said = " / ".join(f"{mean:.4f}" for mean in means[best].values())
+    return f"{_TITLES[best]} {said}".strip()
+
+
+_TITLES = {
+    "additive": "",
+    "counts": "",
+    "sasrec": "SASRec",
+    "hstu": "HSTU",
+    "gru": "GRU",
+    "lstm": "LSTM",
+    "rectools-sasrec": "SASRec",
+    "rectools-hstu": "HSTU",
+}
 
 
 def speed(rows: list[dict[str, Any]]) -> list[str]:
@@ -113,4 +164,7 @@ def _cell(measure: dict[str, float] | None) -> str:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    if sys.argv[1:] == ["summary"]:
+        summary()
+    else:
+        main(sys.argv[1:])

@@ -9,12 +9,14 @@ from typing import get_args
 import pytest
 from typer.testing import CliRunner
 
+import influent
 from influent import run
 from influent.cli import app
 from influent.models.methods import MethodName
 
 ROOT = Path(__file__).resolve().parent.parent
-README = (ROOT / "README.md").read_text()
+PAGES = {str(path.relative_to(ROOT)): path.read_text() for path in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"))}
+README = PAGES["README.md"]
 
 
 def without_numbers(text):
@@ -29,11 +31,6 @@ def test_the_python_of_a_page_prints_what_it_shows(page):
     assert without_numbers(done.stdout) == without_numbers(shown)
 
 
-def test_the_readme_shows_the_effect_that_its_page_prints():
-    shown = re.search(r"```\n(effect .*?)```", (ROOT / "docs" / "effects.md").read_text(), re.DOTALL)[1]
-    assert shown in README
-
-
 def test_every_verb_is_in_the_readme():
     verbs = [command.name or command.callback.__name__ for command in app.registered_commands]
     assert len(verbs) == 12
@@ -41,12 +38,41 @@ def test_every_verb_is_in_the_readme():
         assert f"`influent {verb}" in README
 
 
-def test_every_option_that_the_readme_names_exists():
-    for verb, rest in re.findall(r"influent (\w+)((?: [^\n`|]|\\\n)*[^\n`|]*)", README):
+@pytest.mark.parametrize("page", PAGES)
+def test_every_option_that_a_page_names_exists(page):
+    for verb, rest in re.findall(r"influent (\w+)((?: [^\n`|]|\\\n)*[^\n`|]*)", PAGES[page]):
         options = set(re.findall(r"--[a-z-]+", rest))
         if options:
             shown = CliRunner().invoke(app, [verb, "--help"], env={"COLUMNS": "200"}).output
             assert all(option in shown for option in options), (verb, options)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_link_to_a_file_leads_to_one(page):
+    for target in re.findall(r"\]\(([^)]+)\)", PAGES[page]):
+        if not target.startswith("http"):
+            path, _, heading = target.partition("#")
+            linked = (ROOT / page).parent / path if path else ROOT / page
+            assert linked.exists(), target
+            assert not heading or heading in headings_of(linked.read_text()), target
+
+
+def headings_of(text):
+    """Headings as links name them: in lower case, with hyphens for spaces and nothing for other signs."""
+    return [
+        re.sub(r"[^\w -]", "", line.lstrip("# ").lower()).replace(" ", "-") for line in text.split("\n") if "#" in line
+    ]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_name_of_ours_that_a_page_uses_is_public(page):
+    for name in re.findall(r"\binfluent\.([a-zA-Z_]+)\b(?!\.)", PAGES[page]):
+        assert name in influent.__all__ or (ROOT / "influent" / name).exists(), name
+
+
+def test_every_page_is_in_the_readme():
+    for page in PAGES:
+        assert page == "README.md" or f"]({page})" in README
 
 
 def test_every_method_of_credits_is_compared():
