@@ -143,6 +143,7 @@ from .errors import (
 from .errors import (
     UnknownIdError as UnknownIdError,
 )
+from .evaluation.audit import audit as audit
 from .evaluation.cascades import CascadeReport as CascadeReport
 from .evaluation.cascades import evaluate_next_actor as evaluate_next_actor
 from .evaluation.comparison import ComparisonReport as ComparisonReport

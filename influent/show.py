@@ -26,7 +26,7 @@ from influent.influence.evidence import evidence
 from influent.influence.factors import Factors
 from influent.influence.graph import INFLUENCE, PERIOD, InfluenceGraph
 from influent.influence.leaders import Leaders
-from influent.influence.ledger import Ledger, LedgerNote
+from influent.influence.ledger import Ledger
 from influent.recommendations import Recommendations
 
 if TYPE_CHECKING:
@@ -41,6 +41,9 @@ _N_FACTORS = 3
 
 _CONTROL = re.compile("[\\x00-\\x1f\\x7f-\\x9f]")
 _SPANS_S = (("year", 31_557_600), ("day", 86_400), ("hour", 3_600), ("minute", 60), ("second", 1))
+
+
+_AHEAD = "ahead of its rivals by"
 
 
 def console() -> Console:
@@ -155,7 +158,10 @@ def show_ledger(out: Console, ledger: Ledger, vocab: Vocab, prediction_id: int, 
     about += ["now and not earlier"] if note.is_difference else []
     out.print(", ".join([f"user {prediction[schema.USER_ID]}", *about]), markup=False, highlight=False)
     rows = ledger.of(prediction_id)
-    name = "the score has changed by" if note.is_difference else "the model said"
+    is_margin = note.contrast is not None or note.against is not None
+    name = _AHEAD if is_margin else "the model said"
+    if note.is_difference:
+        name = "the margin has changed by" if is_margin else "the score has changed by"
     out.print(_reasons_table(rows.to_pylist(), prediction[schema.SCORE], vocab, n_events, name=name))
     for sentence in _below(replace(ledger, table=rows, predictions=ledger.predictions.filter(wanted))):
         out.print(sentence, markup=False, highlight=False)
@@ -167,14 +173,12 @@ def _below(ledger: Ledger) -> Iterator[str]:
         n_events = pc.count_distinct(ledger.table.column(schema.SOURCE_EVENT_ID)).as_py()
         yield f"half of all credit lies with {carriers:,} of {n_events:,} events"
     if ledger.note.method != "exact":
-        yield f"credits are estimates: {_method(ledger.note)}"
+        yield f"credits are estimates: {ledger.note.how()}"
 
 
-def _method(note: LedgerNote) -> str:
-    """Return how a ledger's credits were come by."""
-    settings = {"n_samples": note.n_samples, "n_steps": note.n_steps, "seed": note.seed}
-    given = ", ".join(f"{name} {value}" for name, value in settings.items() if value is not None)
-    return note.method.replace("_", " ") + (f" ({given})" if given else "")
+def _show_statement(out: Console, about: dict[str, Any]) -> None:
+    """Print what a reader has to know of the ledger that tables were made of."""
+    out.print("\n".join(about["statement"]), markup=False, highlight=False)
 
 
 def show_factors(out: Console, found: Factors) -> None:
@@ -193,7 +197,7 @@ def show_factors(out: Console, found: Factors) -> None:
             _add_row(table, row["level"], f"{row['n_credits']:,}", size, span, signed)
         out.print(table)
         out.print()
-    out.print(found.about["caution"], markup=False, highlight=False)
+    _show_statement(out, found.about)
 
 
 def show_drift(out: Console, found: Drift) -> None:
@@ -206,8 +210,6 @@ def show_drift(out: Console, found: Drift) -> None:
         _add_row(table, iso(row["window_start_us"])[:16], f"{row['n_credits']:,}", size, index, span)
     out.print(table)
     out.print()
-    if not found.is_alarm:
-        out.print("No alarm: nothing changes by more than chance explains.", highlight=False)
     for row in found.change_rows():
         what = "all events" if row["factor"] == EVERYTHING else f"{row['factor']} {row['level']}"
         out.print(
@@ -216,13 +218,15 @@ def show_drift(out: Console, found: Drift) -> None:
             markup=False,
             highlight=False,
         )
+    if verdict := found.verdict():
+        out.print(verdict if found.is_alarm else f"No alarm. {verdict}", markup=False, highlight=False)
     out.print()
     table = _table("action", "half-life from", ">time", ">95 % interval")
     for row in found.half_lives.to_pylist():
         time, low, high = (_half_life(row[name]) for name in ("half_life_us", "low_us", "high_us"))
         _add_row(table, row["action"], row["from"], time, "" if low == high else f"{low} to {high}")
     out.print(table)
-    out.print(found.about["caution"], markup=False, highlight=False)
+    _show_statement(out, found.about)
 
 
 _NO_OUTCOMES = {
@@ -259,9 +263,13 @@ def show_attribution(out: Console, found: Attribution) -> None:
             highlight=False,
         )
     out.print()
-    if about["exactness"] != "exact":
+    if about["exactness"] == "estimated":
+        out.print(
+            "Credits are estimates, so what the model would say without a channel can differ from this even in sign."
+        )
+    elif about["exactness"] != "exact":
         out.print("An event's credit is not exactly what its removal takes away, so neither is a channel's.")
-    if of_others := about["share_of_absolute_credit"].get("social"):
+    if of_others := about["shares"].get("social"):
         out.print(
             f"Events of other people carry {of_others:.0%} of the size of scores, and no channel has any of that."
         )
@@ -276,7 +284,7 @@ def show_attribution(out: Console, found: Attribution) -> None:
         cells.append(_between(row, "score_change", "+.1f"))
         _add_row(table, *cells, *([f"{row['outcome_change']:+.2f}"] if says_outcomes else []))
     out.print(table)
-    out.print(found.about["caution"], markup=False, highlight=False)
+    _show_statement(out, found.about)
 
 
 def _between(row: dict[str, Any], name: str, form: str) -> str:
@@ -303,7 +311,7 @@ def show_recommendations(out: Console, recommendations: Recommendations, vocab: 
         )
         explained, name = row[schema.SCORE], "the model said"
         if recommendations.ledger.note.contrast is not None:
-            explained, name = row[schema.MARGIN], "ahead of its rivals by"
+            explained, name = row[schema.MARGIN], _AHEAD
         out.print(_reasons_table(row["reasons"], explained, vocab, name=name))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -23,16 +23,17 @@ from influent.data.split import Split, SplitConfig
 from influent.data.ties import Ties, build_ties
 from influent.data.vocab import UNKNOWN
 from influent.errors import ConfigError, SchemaError
-from influent.evaluation.faithfulness import FaithfulnessReport, check_faithfulness, credits_by, removal_agreement
+from influent.evaluation.audit import audit
+from influent.evaluation.faithfulness import FaithfulnessReport, check_faithfulness, credits_by
 from influent.evaluation.report import Comparison, check_lengths, evaluate
 from influent.evaluation.times import NextEventModel, evaluate_times
 from influent.influence.difference import explain_difference
 from influent.influence.explain import TimeModel, explain, explain_gap
-from influent.influence.ledger import Ledger, LedgerNote
+from influent.influence.ledger import Ledger
 from influent.models.config import ModelConfig, TrainConfig
 from influent.models.item_to_item import DecayedCounts, Popularity
 from influent.models.kinds import check_choice, model_config
-from influent.models.methods import CreditMethod, MethodName
+from influent.models.methods import MethodName
 from influent.models.model import Model, Refittable, tasks_of
 from influent.models.ranks import Seen
 from influent.models.social import check_times
@@ -372,8 +373,7 @@ def explain_run(
         asked, about = (labels.test, items) if users is None else (ask_now(labels, users, items), None)
         # One that has no credits is refused there.
         ledger = explain(cast(Model, answering), asked, items=about, **rivals, **shown, progress=progress)
-        artefacts = tuple(find_artefacts(labels.train.moments.sequences).sentences())
-        ledger = replace(ledger, note=replace(ledger.note, split=labels.hash, artefacts=artefacts))
+        ledger = audit(ledger, answering, labels)
     else:
         model, parts = _fitted(run)
         moments = parts.test
@@ -389,7 +389,7 @@ def explain_run(
             ledger = explain(model, moments, items=items, **rivals, **shown, progress=progress)
         else:
             ledger = explain_gap(cast(TimeModel, model), moments, **shown)
-        ledger = replace(ledger, note=_accounted(ledger.note, model, parts))
+        ledger = audit(ledger, model, parts)
     if users is None:
         settings = {"items": items, **rivals, **shown}
         with writing(run.folder, "explain", settings, stands_on=run) as new:
@@ -406,17 +406,6 @@ def _check_before(users: Sequence[Any] | None, top: int | None, contrast: int | 
             "'before' needs the credit of every event at both moments, of the same items: leave 'top' and 'contrast' "
             "out. 'against' names one item to stand against at both."
         )
-
-
-def _accounted(note: LedgerNote, model: Model, parts: Split) -> LedgerNote:
-    """Return the note with what was found of the log, and of how true the credits are of the model."""
-    method = CreditMethod(name=note.method, n_samples=note.n_samples, n_steps=note.n_steps, seed=note.seed)
-    return replace(
-        note,
-        split=parts.hash,
-        removal_agreement=removal_agreement(model, parts.test, method) if note.head == "ranking" else None,
-        artefacts=tuple(find_artefacts(parts.train).sentences()),
-    )
 
 
 def recommend_run(

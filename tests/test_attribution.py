@@ -202,7 +202,7 @@ def test_what_was_found_is_written(planted, tmp_path):
 def test_what_is_shown_has_names_in_words_and_no_empty_column(is_logit):
     found = attribute(replace(journeys_of([("AB", True), ("AB", True), ("B", False)]), is_logit=is_logit))
     out = Console(record=True, width=120, file=io.StringIO())
-    of_ledger = {"exactness": "closes", "caution": "", "share_of_absolute_credit": {"event": 0.75, "social": 0.25}}
+    of_ledger = {"exactness": "closes", "statement": [], "shares": {"event": 0.75, "social": 0.25}}
     show_attribution(out, replace(found, about=found.about | of_ledger))
     shown = out.export_text()
     assert "touch puts 2.0 more down to it than" in shown
@@ -249,7 +249,7 @@ def test_why_a_column_is_empty_is_said_and_margins_are_called_so():
     found = journeys_of([("AB", True), ("B", True)])
     found = attribute(replace(found, since_us=np.full(3, np.nan), credit=np.full(3, -1.0)))
     out = Console(record=True, width=200, file=io.StringIO())
-    of_ledger = {"exactness": "exact", "caution": "", "share_of_absolute_credit": {"event": 1.0}, "contrast": 3}
+    of_ledger = {"exactness": "exact", "statement": [], "shares": {"event": 1.0}, "contrast": 3}
     show_attribution(out, replace(found, about=found.about | of_ledger))
     shown = out.export_text()
     assert "The ledger's is empty: its credits add up to 0 or less" in shown

@@ -1,5 +1,7 @@
 """Why now and not then, and how many events carry a score: what is read off ledgers that are there."""
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -173,9 +175,16 @@ def test_evidence_counts_events_and_not_their_parts_in_each_prediction(sequences
     assert len(influent.evidence(whole)) == 4
 
 
+def test_evidence_counts_the_events_of_others_too(counts, sequences):
+    ledger = ledger_with(counts, sequences, [0.6, 0.3, 0.2])
+    of_others = pa.array(["bias", "social", "event", "event"])
+    table = ledger.table.set_column(ledger.table.schema.get_field_index("source"), "source", of_others)
+    assert influent.evidence(replace(ledger, table=table)).tolist() == [1]  # 0.6 of 1.1, of which own events have 0.5
+
+
 def test_evidence_of_a_shortened_ledger_is_refused(counts, sequences):
     moments = influent.latest_moments(sequences)
     with pytest.raises(influent.ConfigError, match="rows for the largest 1 events only. Explain without 'top'"):
         influent.evidence(influent.explain(counts, moments, top=1))
-    with pytest.raises(influent.ConfigError, match=r"'share' parameter of evidence must be in the range \(0, 1\]"):
+    with pytest.raises(influent.ConfigError, match=r"'share' parameter must be a number in \(0, 1\]"):
         influent.evidence(influent.explain(counts, moments), share=0)

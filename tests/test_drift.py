@@ -40,6 +40,23 @@ def test_a_change_is_found_where_it_was_planted(found):
     assert not [row for row in found.change_rows() if row["level"] in ("view", "purchase")]
 
 
+def test_what_too_few_users_have_is_said_to_be_untested():
+    ledger, sequences = simulate_ledger(PlantedCredits(n_users=45, change_day=60, change_factor=10.0))
+    few = drift(ledger, sequences=sequences, n_resamples=100)
+    assert not few.is_alarm
+    assert ("all", "all") in few.untested
+    out = Console(record=True, width=120, file=io.StringIO())
+    show_drift(out, few)
+    assert "No alarm. Whether anything changes could not be tested: it takes 50 users" in out.export_text()
+
+
+def test_a_change_of_sign_is_no_change_of_size_and_the_verdict_speaks_of_size(found):
+    quiet = drift(simulate_ledger(PlantedCredits(seed=1))[0], n_resamples=100)
+    assert quiet.untested == ()
+    assert quiet.verdict() == "The size of credits changes by no more than chance explains."
+    assert found.verdict() == ""
+
+
 def test_a_log_without_change_hardly_ever_raises_the_alarm():
     alarms = [drift(simulate_ledger(PlantedCredits(seed=seed))[0], n_resamples=100).is_alarm for seed in range(40)]
     # At a rate of 5 % more than this many of 40 come with a chance below 1 %.

@@ -239,3 +239,18 @@ def test_an_order_only_log_has_no_gaps_or_hours(sequences, ledger):
     assert set(influent.factors(ordered, rank=False).names) == {"action", "lag"}
     with pytest.raises(influent.ConfigError, match="'gap' needs times, and the ledger is of an order-only log"):
         influent.factors(ordered, by=["gap"])
+
+
+@pytest.mark.parametrize(
+    ("values", "levels"),
+    [
+        ([1_700_000_000 + 37 * user for user in range(80)], 5),
+        ([1_234_567.1, 1_234_567.3] * 40, 2),
+        (["(unknown)", "(other)", "a", None] * 20, 4),
+    ],
+)
+def test_levels_that_differ_are_called_differently(ledger, sequences, values, levels):
+    traits = pa.table({"user_id": sequences.vocab.users.ids, "trait": values})
+    known = replace(sequences, vocab=replace(sequences.vocab, user_features=traits))
+    rows = influent.factors(ledger, sequences=known, by=["trait"], rank=False).of("trait")
+    assert len(rows) == len({row["level"] for row in rows}) == levels

@@ -166,7 +166,7 @@ def test_a_ledger_says_what_a_reader_has_to_know(counts, split, tmp_path):
     note = replace(ledger.note, split="abc", removal_agreement=0.5, artefacts=("No ties.",))
     told = replace(ledger, note=note)
     said = told.statement()
-    assert said[0].startswith("counts, split abc: no sum is further than")
+    assert said[0].startswith("counts, split abc: credits are exact, each what taking its event out takes away; no sum")
     assert "correlate with 0.5000" in said[1]
     assert said[-2:] == ["No ties.", "Credits say how the model came to its score. They are not effects."]
     told.save(tmp_path)

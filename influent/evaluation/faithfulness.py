@@ -43,6 +43,9 @@ item stands there, drawn from all alike, drawn by popularity, or the most popula
 CreditsOf: TypeAlias = Callable[[Model, Moments, np.ndarray], Credits]
 """Credits of a model's scores of candidates, int (N, C), at moments"""
 
+_REFERENCES: tuple[MethodName, ...] = ("attention", "similarity")
+"""What articles recommend instead of credits: always an order beside the others, of models that have it"""
+
 N_POINTS = 11
 """Shares of the history taken out: none, a tenth, … all."""
 
@@ -92,8 +95,8 @@ class FaithfulnessReport:
         return asdict(self)
 
     def to_json(self) -> str:
-        """Return the report as JSON."""
-        return json.dumps(self.to_dict(), indent=2) + "\n"
+        """Return the report as JSON; what has no value, such as a correlation of what does not vary, is null."""
+        return json.dumps(_without_nan(self.to_dict()), indent=2, allow_nan=False) + "\n"
 
     def check_cells(self) -> list[list[str]]:
         """Return the checks as texts: a header, then a row for each method."""
@@ -130,9 +133,10 @@ class FaithfulnessReport:
             "also for random sets of events, and against Shapley's values. Shuffled: rank correlation with the credits "
             "by the same method on shuffled weights; near 0 is good. POS@L: share of points (0, 10, … 100 % of the "
             "events taken out, largest credit first) at which the item is still among the first L; low is good. NEG@L: "
-            "smallest credit first; high is good. DEL and INS: mean probability of the item while events go, or come, "
-            "largest credit first; low, and high, is good. The history's items stay out of the ranking. 95 % intervals "
-            "by bootstrap over users. Credits describe the model; they are not effects. Alone and in a batch, scores "
+            "smallest credit first; high is good. After k: whether it is still there once k events are gone. DEL and "
+            "INS: mean probability of the item while events go, or come, largest credit first; low, and high, is good. "
+            "The history's items stay out of the ranking. 95 % intervals by bootstrap over users. Credits describe the "
+            "model; they are not effects. Alone and in a batch, scores "
             f"differ by at most {self.batch_gap:.0e}."
         )
 
@@ -185,7 +189,8 @@ def check_faithfulness(
         train: the sequences that the model learned from; popularity and similarity come from them.
         methods: ways to give credit, by name; by default all that fit the model (`credits_by`). Each is asked of the
             model and of the model with shuffled weights, is checked, and is an order as well. What masking each event
-            takes from the score is always an order, `leave_one_out`.
+            takes from the score is always an order, `leave_one_out`, and so are attention and similarity where the
+            model has them.
         n_moments: how many moments, one a user at most.
         n_shapley: how many of them have their history cut to `cut` events for all 2^cut sets of them.
 
@@ -232,6 +237,11 @@ def check_faithfulness(
         for name, credits in found.items()
     }
     orders = {name: credits.credit[:, 0] for name, credits in found.items()}
+    others = [name for name in _REFERENCES if name in getattr(model, "methods", ()) and name not in orders]
+    orders |= {
+        name: credits_of(model, asked.moments, asked.item[:, None]).credit[:, 0]
+        for name, credits_of in (credits_by(model, others) if others else {}).items()
+    }
     orders = {**orders, "leave_one_out": orders.get("leave_one_out", removed), **asked.references(train)}
     tables: dict[str, dict[str, dict[str, Measure]]] = {}
     with progress.track("orders", len(removals) * len(orders)) as advance:
@@ -250,22 +260,6 @@ def check_faithfulness(
         checks=checks,
         orders=tables,
     )
-
-
-def removal_agreement(model: Model, moments: Moments, method: CreditMethod, *, n_moments: int = 50) -> float:
-    """Return the correlation of each event's credit and what masking it takes from the score of the best unseen item.
-
-    Of a model with social terms it is that of the part that reads the user's own events.
-
-    Raises:
-        DataError: no moment has a history.
-        ConfigError: the method does not fit the model.
-    """
-    model = own_part(model)
-    asked = _Asked.of(model, sample(moments, n_moments), seed=0)
-    [credits_of] = credits_by(model, [method]).values()
-    credit = credits_of(model, asked.moments, asked.item[:, None]).credit[:, 0]
-    return _correlation(stats.pearsonr, credit, asked.removal_of_each(Progress()))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -398,7 +392,7 @@ class _Asked:
         for k in range(1, 6):
             stays = self._standing(first < k, removal)[0], self._standing(last < k, removal)[0]
             for name, rank in zip(("POS", "NEG"), stays, strict=True):
-                values |= {f"{name}@{length}, {k} events": (rank <= length).astype(float) for length in lists}
+                values |= {f"{name}@{length} after {k}": (rank <= length).astype(float) for length in lists}
         return {
             name: Measure(float(value.mean()), *bootstrap_interval(value, self.moments.user_idx, n_resamples=500))
             for name, value in values.items()
@@ -477,6 +471,12 @@ def _against_shapley(credit: np.ndarray, values: np.ndarray) -> dict[str, float]
         "shapley_pearson": _correlation(stats.pearsonr, credit, values),
         "shapley_gap": float(np.abs(credit - values).max(initial=0.0)),
     }
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _without_nan(one) for name, one in value.items()}
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def _number(value: float) -> str:

@@ -151,7 +151,12 @@ def measure(
 
 
 def sample(moments: Moments, n: int) -> Moments:
-    """Return up to `n` moments with a history, each user's latest, spread evenly over the users.
+    """Return the moments of `sample_rows`."""
+    return moments.take(sample_rows(moments, n))
+
+
+def sample_rows(moments: Moments, n: int) -> np.ndarray:
+    """Return the places of up to `n` moments with a history, each user's latest, spread evenly over the users.
 
     Where every event of a user is a moment, the earliest would have a history of one event.
 
@@ -164,7 +169,7 @@ def sample(moments: Moments, n: int) -> Moments:
     latest_first = with_history[np.argsort(-moments.stop[with_history], kind="stable")]
     _, first = np.unique(moments.user_idx[latest_first], return_index=True)
     rows = latest_first[first]
-    return moments.take(rows[np.unique(np.linspace(0, len(rows) - 1, min(n, len(rows))).round().astype(int))])
+    return np.asarray(rows[np.unique(np.linspace(0, len(rows) - 1, min(n, len(rows))).round().astype(int))])
 
 
 def check_credits(model: Model, moments: Moments, ledger: Ledger, *, seed: int = 0) -> CreditCheck:

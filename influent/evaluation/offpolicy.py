@@ -48,6 +48,8 @@ class OffPolicyReport:
             f"own; largest weight {self.largest_weight:.1f}; the log itself earned {self.logged}; 95 % intervals by "
             "bootstrap."
         )
+        if "direct method" in self.rows:
+            caption += " The direct method's takes its predictions as they are: how far these are off is not in it."
         return "\n".join([*lines, "", caption]) + "\n"
 
 

@@ -13,7 +13,8 @@ import numpy as np
 from influent.influence.resampling import Resampling, interval, ratio
 
 _N_SIGNS = 2_000
-_MIN_USERS = 50
+MIN_USERS = 50
+"""How many users have to have credits on each side of a change that is looked for"""
 _CHUNK = 250
 
 
@@ -46,7 +47,9 @@ class Change:
     """of the largest such difference anywhere, among all series that were looked at, where nothing changes"""
 
 
-def find_changes(series: Mapping[str, Series], draws: Resampling, *, rate: float, seed: int = 0) -> list[Change]:
+def find_changes(
+    series: Mapping[str, Series], draws: Resampling, *, rate: float, seed: int = 0
+) -> tuple[list[Change], list[str]]:
     """Cut each series where its quotient changes most, if chance alone would hardly make such a cut in any series.
 
     At every split of a stretch the difference of the two quotients is divided by its standard error over users. What
@@ -61,11 +64,13 @@ def find_changes(series: Mapping[str, Series], draws: Resampling, *, rate: float
             changes has the same rate of its own.
 
     Returns:
-        The changes, by series and window. A split with fewer than 50 users on one side is not looked at.
+        The changes, by series and window, and the names of the series that could not be looked at: a split with fewer
+        than 50 users on one side never is.
     """
     rng = np.random.default_rng(seed)
     found: list[Change] = []
     stretches = [(name, 0, one.expected.shape[1]) for name, one in series.items()]
+    untested = [name for name, first, stop in stretches if _Splits.of(series[name], first, stop) is None]
     while stretches:
         looked_at = [(name, _Splits.of(series[name], first, stop)) for name, first, stop in stretches]
         looked_at = [(name, splits) for name, splits in looked_at if splits is not None]
@@ -80,7 +85,7 @@ def find_changes(series: Mapping[str, Series], draws: Resampling, *, rate: float
                 change = splits.change(name, draws, p_value)
                 found.append(change)
                 stretches += [(name, splits.first, change.window), (name, change.window, splits.stop)]
-    return sorted(found, key=lambda one: (list(series).index(one.series), one.window))
+    return sorted(found, key=lambda one: (list(series).index(one.series), one.window)), untested
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +109,7 @@ class _Splits:
         if len(cut) == 0:
             return None
         n_users = np.minimum(*((side > 0).sum(axis=0) for side in _sides(series.expected, first, stop, cut)))
-        cut = cut[n_users >= _MIN_USERS]
+        cut = cut[n_users >= MIN_USERS]
         if len(cut) == 0:
             return None
         expected, total = _sides(series.expected, first, stop, cut), _sides(series.total, first, stop, cut)

@@ -15,13 +15,13 @@ import pyarrow.parquet as pq
 from influent.data.clock import UNITS_US, iso, span_us, window_starts
 from influent.data.sequences import Sequences
 from influent.errors import ConfigError, DataError, UnknownIdError, nearest
-from influent.influence.changes import Change, Series, find_changes
-from influent.influence.factors import about_ledger
+from influent.influence.changes import MIN_USERS, Change, Series, find_changes
 from influent.influence.half_life import half_lives
 from influent.influence.ledger import Ledger
 from influent.influence.levels import EventCredits, Factor, read_factors
 from influent.influence.resampling import N_RESAMPLES, Resampling, interval, null_if_nan, ratio
 from influent.models.model import Model
+from influent.settings import check_type
 
 _MAX_WINDOWS = 120
 
@@ -38,6 +38,7 @@ class Drift:
         cohorts: one row per window of users' first events and window of time; None without sequences.
         half_lives: per action, from the ledger and from the model's kernels.
         changes: where a level changes; see `influent.influence.changes.Change`. Windows count from `starts_us[0]`.
+        untested: factor and level of what could not be looked at for changes, for want of users on both sides of one.
         starts_us: when each window begins.
         about: ledger, window, the alarm's rate.
     """
@@ -46,6 +47,7 @@ class Drift:
     cohorts: pa.Table | None
     half_lives: pa.Table
     changes: tuple[Change, ...]
+    untested: tuple[tuple[str, str], ...]
     starts_us: np.ndarray
     about: dict[str, Any]
 
@@ -53,6 +55,18 @@ class Drift:
     def is_alarm(self) -> bool:
         """Return whether anything changed: the alarm, which a log without change raises at its rate at most."""
         return len(self.changes) > 0
+
+    def verdict(self) -> str:
+        """Return in a sentence what was found where there is no alarm, and what could not be looked at."""
+        n_levels = self.windows.group_by(["factor", "level"]).aggregate([]).num_rows
+        need = f"it takes {MIN_USERS} users with credits before a change and as many after it"
+        if len(self.untested) == n_levels:
+            return f"Whether anything changes could not be tested: {need}."
+        found = "" if self.is_alarm else "The size of credits changes by no more than chance explains. "
+        if not self.untested:
+            return found.strip()
+        left_out = ", ".join("all events" if f == EVERYTHING else f"{f} {level}" for f, level in self.untested)
+        return f"{found}Not tested: {left_out}; {need}."
 
     def of(self, factor: str, level: str) -> list[dict[str, Any]]:
         """Return the windows of one level, in order.
@@ -84,7 +98,12 @@ class Drift:
 
     def to_json(self) -> str:
         """Return what `drift.json` holds."""
-        content = {"about": self.about, "alarm": self.is_alarm, "changes": self.change_rows()}
+        content = {
+            "about": self.about,
+            "alarm": self.is_alarm,
+            "changes": self.change_rows(),
+            "untested": self.untested,
+        }
         return json.dumps(content, indent=2) + "\n"
 
     def save(self, folder: Path) -> None:
@@ -133,6 +152,7 @@ def drift(
             window is longer than half of the time or cuts it into more than 120.
         DataError: the ledger is shortened, holds no credit of an event other than 0, or is of one user.
     """
+    check_type("ledger", ledger, Ledger, "explain(model, moments)")
     if isinstance(false_alarms, bool) or not isinstance(false_alarms, float) or not 0.001 <= false_alarms <= 0.5:
         raise ConfigError(f"'false_alarms' must be a number in [0.001, 0.5]. Got {false_alarms!r}.")
     window_us, note = span_us(window), ledger.note
@@ -161,14 +181,15 @@ def drift(
         for nth, level in enumerate(factor.levels):
             series[json.dumps([factor.name, level])] = Series(sums["expected"][:, nth], sums["size"][:, nth])
     [action] = read_factors(credits, None, ["action"])
-    changes = find_changes(series, draws, rate=false_alarms, seed=seed)
-    about = about_ledger(ledger)
-    about |= {"window": window, "false_alarms": false_alarms, "n_resamples": n_resamples, "seed": seed}
+    changes, untested = find_changes(series, draws, rate=false_alarms, seed=seed)
+    about = ledger.about()
+    about |= {"window": window, "false_alarms": false_alarms, "n_resamples": n_resamples, "resampling_seed": seed}
     return Drift(
         windows=pa.concat_tables(tables),
         cohorts=None if sequences is None else _cohorts(credits, sequences, draws, window_of, starts_us),
         half_lives=half_lives(credits, action, draws, sequences=sequences, model=model, seed=seed),
         changes=tuple(changes),
+        untested=tuple((factor, level) for factor, level in map(json.loads, untested)),
         starts_us=starts_us,
         about=about,
     )
@@ -179,6 +200,11 @@ def _windows(moment_us: np.ndarray, window: str, window_us: int) -> tuple[np.nda
     start_us = window_starts(moment_us, window_us)
     n_windows = int(np.ptp(start_us)) // window_us + 1
     length_us = int(np.ptp(moment_us))
+    if length_us == 0:
+        raise ConfigError(
+            f"all predictions of this ledger are at one moment, {iso(moment_us.min())}, and drift is over time. "
+            "Explain several: labels of several cutoffs, or a split by time (split_at) with its test events."
+        )
     if 2 * window_us > length_us:
         raise ConfigError(
             f"the window {window!r} is longer than half of the time that the ledger is about, from "

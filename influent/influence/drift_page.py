@@ -26,9 +26,9 @@ def drift_page(found: Drift) -> str:
 def _alarm(found: Drift) -> str:
     rate = f"A log in which nothing changes shows any change with a chance of about {found.about['false_alarms']:.1%}."
     if not found.is_alarm:
-        return f"<h2>No change</h2><p>No level of any factor changes by more than chance explains. {rate}</p>"
+        return f"<h2>No alarm</h2><p>{escape(found.verdict())} {rate}</p>"
     items = "".join(f"<li>{_sentence(row)}</li>" for row in found.change_rows())
-    return f"<h2>Influence changed</h2><ul>{items}</ul><p class='soft'>{rate}</p>"
+    return f"<h2>Influence changed</h2><ul>{items}</ul><p class='soft'>{escape(found.verdict())} {rate}</p>"
 
 
 def _sentence(row: dict[str, Any]) -> str:

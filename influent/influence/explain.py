@@ -226,7 +226,7 @@ def _explain_answers(
             item = np.full(len(some), UNKNOWN) if some.item_idx is None else some.item_idx
             scores = model.answer_scores(some)
             moments = some.moments.take(some.moment)
-            credits = model.answer_credits(some, method=method)
+            credits = _with_parts(model.answer_credits(some, method=method), note)
             parts.append(ledger_of(moments, item[:, None], credits, scores[:, None], note, n_asked))
             n_asked += len(some)
             advance(len(some.moments))
@@ -291,7 +291,7 @@ def explain_idx(
         for first in range(0, len(moments), BATCH):
             batch = moments.take(slice(first, first + BATCH))
             scores = model.predict(batch)
-            asked = _next_items(batch, scores) if candidates is None else candidates[first : first + BATCH]
+            asked = next_items(batch, scores) if candidates is None else candidates[first : first + BATCH]
             parts.append(_explain_batch(model, batch, asked, scores, against, method, note, first * asked.shape[1]))
             advance(len(batch))
     ledger = join_ledgers(parts)
@@ -320,7 +320,7 @@ def _check(model: Fitted, moments: Moments, top: int | None, contrast: int | Non
         )
 
 
-def _next_items(moments: Moments, scores: np.ndarray) -> np.ndarray:
+def next_items(moments: Moments, scores: np.ndarray) -> np.ndarray:
     """Return the first item that came next, (N, 1), or the best-scored where that is unknown."""
     known = moments.target_stop > moments.stop
     items = np.full(len(moments), -1)
@@ -338,21 +338,49 @@ def _explain_batch(
     note: LedgerNote,
     first_id: int,
 ) -> Ledger:
-    n_rivals = note.contrast if against is None else 1
+    items, mixture = asked_sums(scores, candidates, note.contrast, against)
+    credits = _with_parts(credits_of(model, moments, items, method, mixture), note)
+    asked = np.take_along_axis(scores, items, axis=1).astype(np.float64)
+    if mixture is not None:
+        asked = np.einsum("ncx,nx->nc", mixture, asked)
+    return ledger_of(moments, candidates, credits, asked, note, first_id)
+
+
+def asked_sums(
+    scores: np.ndarray, candidates: np.ndarray, contrast: int | None, against: int | None
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return the items whose scores are explained, and the weights by which they are added up to C sums a moment.
+
+    Args:
+        scores: of every item at each moment, (N, I).
+        candidates: items, int (N, C).
+        contrast: how many of the best-scored others each stands against; None for none.
+        against: the one item that each stands against instead; None for none.
+
+    Returns:
+        Items (N, C + R) and weights (N, C, C + R); the candidates and None where they stand against nothing.
+    """
+    n_rivals = contrast if against is None else 1
     if n_rivals is None:
-        credits = credits_of(model, moments, candidates, method)
-        asked = np.take_along_axis(scores, candidates, axis=1).astype(np.float64)
-        return ledger_of(moments, candidates, credits, asked, note, first_id)
+        return candidates, None
     if against is None:
         # Rivals come from one list a moment, one longer than needed, since the candidate itself may be on it.
         rivals = np.argsort(-scores, axis=1, kind="stable")[:, : n_rivals + 1]
     else:
-        rivals = np.full((len(moments), 1), against)
-    everyone = np.concatenate([candidates, rivals], axis=1)
+        rivals = np.full((len(candidates), 1), against)
     mixture = contrast_mixture(candidates, rivals, np.ones(rivals.shape, bool), n_rivals)
-    every_score = np.take_along_axis(scores, everyone, axis=1).astype(np.float64)
-    credits = credits_of(model, moments, everyone, method, mixture)
-    return ledger_of(moments, candidates, credits, np.einsum("ncx,nx->nc", mixture, every_score), note, first_id)
+    return np.concatenate([candidates, rivals], axis=1), mixture
+
+
+def _with_parts(credits: Credits, note: LedgerNote) -> Credits:
+    """Return the credits; refuse to split events of a model that reads them as wholes.
+
+    Raises:
+        ConfigError: so it is.
+    """
+    if note.by_part and not credits.parts and len(credits.place):
+        raise ConfigError(f"a {note.model} model reads events as wholes, which have no parts. Leave 'by_part' out.")
+    return credits
 
 
 def contrast_mixture(candidates: np.ndarray, rivals: np.ndarray, may: np.ndarray, k: int) -> np.ndarray:

@@ -23,16 +23,13 @@ def factor_page(found: Factors) -> str:
 
 def lead(about: dict[str, Any]) -> str:
     """Return what a reader has to know of the ledger before reading on."""
-    shares = about["share_of_absolute_credit"]
-    outside = ", ".join(f"{source} {share:.0%}" for source, share in shares.items() if source != "event")
     contrast = "" if about["contrast"] is None else f", against the {about['contrast']} best rivals"
     contrast += "" if about["against"] is None else f", against item {about['against']}"
     return (
         f"<p>{about['n_predictions']:,} predictions ({escape(about['head'] + contrast)}) of the model "
-        f"{escape(about['model'])}, fitted on events {escape(about['fitted_on'])}; its credits are "
-        f"{escape(about['exactness'])}, and the largest sum is {about['largest_gap']:.0e} off its score. Terms that no "
-        f"event owns carry of all credit, without its sign: {outside or 'nothing'}.</p>"
-        f'<p class="soft">{escape(about["caution"])} Intervals are 95 %, by bootstrap over users. Times are in UTC.</p>'
+        f"{escape(about['model'])}, fitted on events {escape(about['fitted_on'])}.</p>"
+        f'<p class="soft">{escape(" ".join(about["statement"]))} Intervals are 95 %, by bootstrap over users. Times '
+        "are in UTC.</p>"
     )
 
 

@@ -14,7 +14,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from influent import schema
 from influent.data.clock import span_us
 from influent.data.sequences import Sequences
 from influent.errors import ConfigError, UnknownIdError, nearest
@@ -23,6 +22,7 @@ from influent.influence.ledger import Ledger
 from influent.influence.levels import EventCredits, Factor, read_factors
 from influent.influence.resampling import N_RESAMPLES, Resampling, interval, null_if_nan, ratio
 from influent.progress import Progress
+from influent.settings import check_list
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -138,22 +138,8 @@ def factors(
         for first, second in crossed:
             tables.append(_describe(credits, draws, first, second, None))
             advance(1)
-    about = about_ledger(ledger) | {"session_gap": session_gap, "n_resamples": n_resamples, "seed": seed}
+    about = ledger.about() | {"session_gap": session_gap, "n_resamples": n_resamples, "resampling_seed": seed}
     return Factors(table=pa.concat_tables(tables), ranking=ranking, about=about)
-
-
-def about_ledger(ledger: Ledger) -> dict[str, Any]:
-    """Return what every table made of a ledger has to say of it."""
-    size = np.abs(ledger.table.column(schema.CREDIT).to_numpy())
-    encoded = ledger.table.column(schema.SOURCE).combine_chunks().dictionary_encode()
-    total = np.bincount(encoded.indices.to_numpy(), size)
-    share = dict(zip(encoded.dictionary.to_pylist(), (total / max(total.sum(), 1e-300)).tolist(), strict=True))
-    return {
-        **asdict(ledger.note),
-        "n_predictions": len(ledger),
-        "largest_gap": ledger.largest_gap(),
-        "share_of_absolute_credit": share,
-    }
 
 
 def _pairs(chosen: Sequence[Factor], pairs: bool | Sequence[tuple[str, str]]) -> list[tuple[Factor, Factor]]:
@@ -161,6 +147,7 @@ def _pairs(chosen: Sequence[Factor], pairs: bool | Sequence[tuple[str, str]]) ->
         return list(combinations(chosen, 2)) if pairs else []
     by_name = {factor.name: factor for factor in chosen}
     for pair in pairs:
+        check_list("pairs", pair)
         for name in pair:
             if name not in by_name:
                 raise ConfigError(

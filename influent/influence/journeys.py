@@ -17,9 +17,9 @@ from influent import schema
 from influent.data.labels import Labels
 from influent.data.sequences import Sequences
 from influent.errors import ConfigError, DataError
-from influent.influence.factors import about_ledger
 from influent.influence.ledger import Ledger
 from influent.influence.levels import GAPS, EventCredits, read_factors
+from influent.settings import check_type
 
 _PATH_LENGTH = 4
 _N_PATHS = 100
@@ -147,6 +147,7 @@ def journeys(
         raise ConfigError("'outcome' must name an action, or several, or be the labels that were explained. Got none.")
     if not isinstance(by, str):
         raise ConfigError(f"a channel is one thing: 'by' must be the name of a factor. Got {by!r}.")
+    check_type("sequences", sequences, Sequences, "build_sequences(events)")
     credits = EventCredits.of(ledger)
     [factor] = read_factors(credits, sequences, [by])
     # By prediction, the oldest touch first.
@@ -179,7 +180,7 @@ def journeys(
         user=credits.user[there[kept]],
         n_users=credits.n_users,
         is_logit=ledger.note.head.startswith("classification"),
-        about=about_ledger(ledger) | {"n_left_out": len(ledger) - int(kept.sum())},
+        about=ledger.about() | {"n_left_out": len(ledger) - int(kept.sum())},
     )
 
 

@@ -26,6 +26,12 @@ TOLERANCE = 1e-4
 """How far the credits of a prediction may add up to something else than its score."""
 
 
+_EXACTNESS: dict[Exactness, str] = {
+    "exact": "exact, each what taking its event out takes away",
+    "closes": "sums that close, in which events also change each other's weights",
+    "estimated": "estimates, which leave a residual",
+}
+
 CAUSE = "cause"
 """The head whose credits are shares of an event: what it was an answer to"""
 
@@ -65,6 +71,25 @@ class LedgerNote:
     artefacts: tuple[str, ...] = ()
     """What was found in the order of the log that could be mistaken for influence"""
     caution: str = "Credits say how the model came to its score. They are not effects."
+
+    def how(self) -> str:
+        """Return in words how credits are come by."""
+        settings = {"n_samples": self.n_samples, "n_steps": self.n_steps, "seed": self.seed}
+        given = ", ".join(f"{name} {value}" for name, value in settings.items() if value is not None)
+        return self.method.replace("_", " ") + (f" ({given})" if given else "")
+
+    def agreement(self, *, has_social: bool) -> str:
+        """Return in a sentence how far credits are what masking events takes away."""
+        if self.method == "leave_one_out":
+            return "Each credit is what masking its event takes away, since that is how it is come by."
+        if self.removal_agreement is None:
+            return "Whether credits are what masking events takes away was not measured (influent.audit does)."
+        of = "margin" if self.contrast is not None or self.against is not None else "score"
+        whose = "a user's own event" if has_social else "an event"
+        return (
+            f"The credit of {whose} and what masking it takes from the {of} correlate with "
+            f"{self.removal_agreement:.4f}, over a sample of moments."
+        )
 
     @classmethod
     def of(
@@ -141,19 +166,29 @@ class Ledger:
         total = pc.sum(by_source.column("size_sum")).as_py() or 1.0
         return {row["source"]: row["size_sum"] / total for row in by_source.to_pylist()}
 
+    def about(self) -> dict[str, Any]:
+        """Return as plain values what a reader has to know of these credits: what `ledger.json` holds."""
+        return {
+            **asdict(self.note),
+            "n_predictions": len(self),
+            "largest_gap": self.largest_gap(),
+            "shares": self.shares(),
+            "statement": self.statement(),
+        }
+
     def statement(self) -> list[str]:
-        """Return in sentences what a reader has to know of these credits."""
-        note = self.note
-        lines = [
-            f"{note.model}, {'split ' + note.split if note.split else 'moments of no split'}: no sum is further than "
-            f"{self.largest_gap():.0e} from its score."
+        """Return the same in sentences."""
+        note, shares = self.note, self.shares()
+        of = f"split {note.split}" if note.split else "moments of no named split"
+        by = "" if note.method == "exact" else f" by {note.how()}"
+        return [
+            f"{note.model}, {of}: credits{by} are {_EXACTNESS[note.exactness]}; no sum is further than "
+            f"{self.largest_gap():.0e} from its score.",
+            note.agreement(has_social="social" in shares),
+            "Of the size of scores: " + ", ".join(f"{name} {share:.0%}" for name, share in shares.items()) + ".",
+            *note.artefacts,
+            note.caution,
         ]
-        if note.removal_agreement is not None:
-            lines.append(
-                f"Credit and what masking the event takes from the score correlate with {note.removal_agreement:.4f}."
-            )
-        carried = ", ".join(f"{name} {share:.0%}" for name, share in self.shares().items())
-        return [*lines, f"Of the size of scores: {carried}.", *note.artefacts, note.caution]
 
     def check_balance(self) -> None:
         """Refuse a ledger whose credits do not add up to its scores within `TOLERANCE`.
@@ -195,8 +230,7 @@ class Ledger:
         folder = made(folder)
         pq.write_table(self.table, folder / "ledger.parquet", compression="zstd")
         pq.write_table(self.predictions, folder / "predictions.parquet", compression="zstd")
-        about = {**asdict(self.note), "largest_gap": self.largest_gap(), "n_predictions": len(self)}
-        (folder / "ledger.json").write_text(json.dumps(about, indent=2) + "\n")
+        (folder / "ledger.json").write_text(json.dumps(self.about(), indent=2) + "\n")
 
     @classmethod
     def load(cls, folder: str | Path) -> Ledger:

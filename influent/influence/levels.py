@@ -5,6 +5,7 @@ Shapes: N credits, E events, U users.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -20,6 +21,7 @@ from influent.data.sequences import Sequences
 from influent.data.vocab import UNKNOWN
 from influent.errors import ConfigError, DataError, nearest
 from influent.influence.ledger import Ledger
+from influent.settings import check_type
 
 MAX_LEVELS = 30
 """How many levels a factor has at most; the rarer values of a text are one level, numbers fall into five buckets."""
@@ -79,6 +81,7 @@ class EventCredits:
     @classmethod
     def of(cls, ledger: Ledger, *, source: str = "event") -> EventCredits:
         """Read them off a ledger: of users' own events, or with the source `social` of others'."""
+        check_type("ledger", ledger, Ledger, "explain(model, moments)")
         if ledger.note.top is not None:
             raise DataError(
                 f"this ledger names the {ledger.note.top} largest credits of each prediction only, which says little "
@@ -193,6 +196,8 @@ def read_factors(
             times that the log does not have.
         DataError: the sequences are of other events.
     """
+    if sequences is not None:
+        check_type("sequences", sequences, Sequences, "build_sequences(events)")
     reader = _Reader(credits, sequences, session_gap_us)
     known = reader.names
     if by is None:
@@ -324,20 +329,29 @@ def _factor(name: str, values: pa.Array, idx: np.ndarray) -> Factor:
     rank = np.full(len(distinct) + 1, len(order))
     rank[order] = np.arange(len(order))
     rank[-1] = len(order) + 1
-    levels = [_in_words(distinct[place]) for place in order]
+    levels = _in_words([distinct[place] for place in order])
     return _used(name, [*levels, OTHER_LEVEL, UNKNOWN_LEVEL], rank[code], is_ordered=is_number)
 
 
-def _in_words(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+def _in_words(values: Sequence[Any], n_digits: int = 6) -> list[str]:
+    """Return different values as different texts: numbers with as many digits as tell them apart, from `n_digits`."""
+    if not values or not isinstance(values[0], float):
+        # A text that is called as one of our own levels stands in quotation marks.
+        return [f'"{value}"' if value in (OTHER_LEVEL, UNKNOWN_LEVEL) else str(value) for value in values]
+    # 17 digits tell any two numbers apart.
+    for digits in range(n_digits, 18):
+        words = [f"{value:.{digits}g}" for value in values]
+        if len(set(words)) == len(set(values)):
+            break
+    return words
 
 
 def _in_equal_parts(name: str, values: np.ndarray) -> Factor:
     """Cut numbers into buckets of about equally many credits."""
     known = values[~np.isnan(values)]
     edges = np.unique(np.quantile(known, np.arange(1, _N_BUCKETS) / _N_BUCKETS))
-    bounds = [known.min(), *edges, known.max()]
-    levels = [f"{low:.4g} to {high:.4g}" for low, high in zip(bounds[:-1], bounds[1:], strict=True)]
+    bounds = _in_words([float(known.min()), *edges.tolist(), float(known.max())], n_digits=4)
+    levels = [f"{low} to {high}" for low, high in itertools.pairwise(bounds)]
     code = np.where(np.isnan(values), len(levels), np.searchsorted(edges, np.nan_to_num(values), side="left"))
     return _used(name, [*levels, UNKNOWN_LEVEL], code, is_ordered=True)
 

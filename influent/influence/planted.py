@@ -60,6 +60,8 @@ class PlantedCredits:
         for name in ("n_users", "n_days"):
             check_int(name, getattr(self, name), 1)
         check_int("seed", self.seed, 0)
+        for action, half_life in self.half_life_days.items():
+            check_real(f"half_life_days of {action}", half_life, 0.0, is_above=True)
         for name in ("noise", "user_spread", "change_factor"):
             check_real(name, getattr(self, name), 0.0)
         check_real("events_per_day", self.events_per_day, 0.0, is_above=True)

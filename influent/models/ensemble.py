@@ -149,6 +149,11 @@ class Ensemble:
         check_fitted(self)
         return mean_of([member.credits(moments, candidates, method=method, mixture=mixture) for member in self.members])
 
+    def faded_credits(self, moments: Moments, candidates: np.ndarray, gaps_s: np.ndarray) -> np.ndarray:
+        """Return what `Predictor.faded_credits` does, the mean of the members'."""
+        check_fitted(self)
+        return np.asarray(np.mean([member.faded_credits(moments, candidates, gaps_s) for member in self.members], 0))
+
     def save(self, folder: str | Path) -> None:
         """Write `config.json`, the vocabulary, and below `members` a folder for each."""
         check_fitted(self)
