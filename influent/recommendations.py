@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,9 +57,15 @@ class Recommendations:
         return [{**row, "reasons": self.ledger.of(row[schema.PREDICTION_ID]).to_pylist()} for row in rows]
 
     def save(self, folder: str | Path) -> None:
-        """Write `recommendations.parquet` with the reasons inside; nothing if they do not add up."""
+        """Write `recommendations.parquet` with the reasons inside, and what to know of them: `recommendations.json`.
+
+        Raises:
+            UnbalancedLedgerError: the reasons do not add up; nothing is written.
+        """
         self.ledger.check_balance()
-        pq.write_table(self.with_reasons(), made(folder) / "recommendations.parquet", compression="zstd")
+        folder = made(folder)
+        pq.write_table(self.with_reasons(), folder / "recommendations.parquet", compression="zstd")
+        (folder / "recommendations.json").write_text(json.dumps(self.ledger.about(), indent=2) + "\n")
 
     def with_reasons(self) -> pa.Table:
         """Return the table with one list of reasons per row."""

@@ -41,7 +41,7 @@ _STEPS: dict[str, tuple[str, ...]] = {
     ),
     "drift": ("drift.parquet", "half_lives.parquet", "cohorts.parquet", "drift.json", "drift.html"),
     "graph": ("edges.parquet", "people.parquet", "graph.json", "leaders.parquet", "leaders.json"),
-    "recommend": ("recommendations.parquet",),
+    "recommend": ("recommendations.parquet", "recommendations.json"),
     "compare": ("comparison.json", "comparison.md"),
     "faithfulness": ("faithfulness.json", "faithfulness.md"),
     "tune": ("trials.parquet", "trials.md", "trials.jsonl", "tuned.toml"),

@@ -313,6 +313,8 @@ def show_recommendations(out: Console, recommendations: Recommendations, vocab: 
         if recommendations.ledger.note.contrast is not None:
             explained, name = row[schema.MARGIN], _AHEAD
         out.print(_reasons_table(row["reasons"], explained, vocab, name=name))
+    if recommendations.ledger.note.exactness == "estimated":
+        out.print(f"credits are estimates: {recommendations.ledger.note.how()}", markup=False, highlight=False)
 
 
 def _reasons_table(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -448,6 +448,7 @@ def recommend_run(
         n_without = len(moments) - len(recommendations.table.column("user_id").unique())
         if n_without:
             progress.say(f"{n_without:,} users have no list: nothing is left to recommend to them.")
+        recommendations = replace(recommendations, ledger=audit(recommendations.ledger, model, parts))
         with writing(run.folder, "recommend", settings, stands_on=run) as new:
             recommendations.save(new)
     return recommendations
