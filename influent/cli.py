@@ -166,6 +166,12 @@ def fit(
         Path | None,
         typer.Option(help="source_user_id, target_user_id: what people one is tied to just did is added to scores."),
     ] = None,
+    text: Annotated[
+        bool, typer.Option("--text", help="Read items' titles, texts and categories too, through a packaged encoder.")
+    ] = False,
+    vectors: Annotated[
+        list[Path], typer.Option(help="item_id, vector: what is known of items; called by the file; repeatable.")
+    ] = [],  # noqa: B006
     refit: Annotated[bool, typer.Option("--refit", help="Fit again with the validation events, to deploy.")] = False,
     seen: Annotated[Seen | None, typer.Option(help="Whether validation lets items of the history come again.")] = None,
     track: Annotated[list[str], typer.Option(help="Also tell tensorboard or mlflow of each epoch; repeatable.")] = [],  # noqa: B006
@@ -218,10 +224,10 @@ def fit(
     }
     parts = _split(split, target, target_action)
     if label:
-        if task or parts or edges or refit or members != 1:
+        if task or parts or edges or refit or members != 1 or text or vectors:
             raise ConfigError(
-                "--task, --split, --target, --target-action, --members, --edges and --refit go with ranking and time. "
-                "A question has --action and --cutoff."
+                "--task, --split, --target, --target-action, --members, --edges, --text, --vectors and --refit go with "
+                "ranking and time. A question has --action and --cutoff."
             )
         answering, labels = fit_labels_run(run, LabelConfig.from_dict(label), **shared)
         what = f"{answering.name} on {len(labels.train):,} questions of {labels.train.name!r}"
@@ -229,6 +235,7 @@ def fit(
     else:
         tasks: Any = task or ["ranking"]
         more: dict[str, Any] = {"split": parts, "n_members": members, "edges": edges, "refit": refit}
+        more |= {"text": text, "vectors": vectors}
         fitted, events = steps.fit_run(run, tasks=tasks, **more, **shared)
         learned = events.train_and_validation if refit else events.train
         what = f"{fitted.name} on {len(learned):,} events"

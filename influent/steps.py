@@ -21,7 +21,8 @@ from influent.data.moments import Moments, latest_moments, moments_of, now_and_b
 from influent.data.sequences import Sequences, build_sequences
 from influent.data.split import Split, SplitConfig
 from influent.data.ties import Ties, build_ties
-from influent.data.vocab import UNKNOWN
+from influent.data.vectors import ItemVectors, read_vectors, reduce_vectors
+from influent.data.vocab import UNKNOWN, Vocab
 from influent.errors import ConfigError, SchemaError
 from influent.evaluation.audit import audit
 from influent.evaluation.faithfulness import FaithfulnessReport, check_faithfulness, credits_by
@@ -120,6 +121,8 @@ def fit_run(
     split: SplitConfig | None = None,
     n_members: int = 1,
     edges: str | Path | None = None,
+    text: bool = False,
+    vectors: Sequence[str | Path] = (),
     refit: bool = False,
     track: Sequence[str] = (),
     progress: Progress | None = None,
@@ -133,6 +136,9 @@ def fit_run(
         n_members: how many trainings of a model that learns by gradient become their mean (`Ensemble`).
         edges: a file of edges, as for `read_edges`: what people that a user is tied to did is then added to the scores
             of a ranking (`SocialRanker`).
+        text: whether a model that learns by gradient also reads what the log's items are called and about, through the
+            packaged encoder (extra `text`).
+        vectors: files of item vectors, as for `read_vectors`, which it also reads; each is called by its file.
         refit: fit again with the validation events and keep that model, as one would to deploy it; the one before
             is kept beside it, and `evaluate_run` judges both.
         track: who else is told of each epoch, beside the run folder: `tensorboard`, `mlflow`. Lines of JSON are
@@ -145,7 +151,10 @@ def fit_run(
     _check_fit(kind, tasks, model=model, train=train, track=track, n_members=n_members)
     if edges is not None and tuple(tasks) != ("ranking",):
         raise ConfigError(f"edges go with ranking alone, and this fit is for {' and '.join(tasks)}. Leave one out.")
+    if (text or vectors) and kind in COUNTED:
+        raise ConfigError(f"the model {kind!r} only counts, and reads no vectors of items. Leave text and vectors out.")
     ties = None if edges is None else _ties(edges, parts.train, progress)
+    blocks = _blocks(parts.train.vocab, text, vectors, progress)
     with fitting(run.folder) as checkpoint:
         fitted: Refittable
         if kind in COUNTED:
@@ -154,11 +163,12 @@ def fit_run(
             from influent.models.predictor import Predictor
 
             base = Predictor(task=tasks, model=model or model_config(kind, {}), train=train)
-            fitted = _learned(base, parts, n_members, run.folder, checkpoint, track, progress)
+            fitted = _learned(base, parts, blocks, n_members, run.folder, checkpoint, track, progress)
         if ties is not None:
             fitted = SocialRanker(ties, own=fitted).fit(parts.train, parts.validation, progress=progress)
         refitted = fitted.refit(parts.train_and_validation, progress=progress) if refit else None
-        settings = {"split": asdict(split_config), "split_hash": parts.hash, "versions": versions()}
+        about = {"n_members": n_members, "edges": edges, "text": text, "vectors": vectors}
+        settings = {"split": asdict(split_config), "split_hash": parts.hash, **about, "versions": versions()}
         with writing(folder, "fit", settings, stands_on=run) as new:
             if refitted is not None:
                 (new / BEFORE_REFIT).mkdir(exist_ok=True)
@@ -192,6 +202,7 @@ def _check_fit(
 def _learned(
     base: Predictor,
     parts: Split,
+    blocks: Sequence[ItemVectors],
     n_members: int,
     folder: Path,
     checkpoint: Path,
@@ -207,7 +218,14 @@ def _learned(
         model, checkpoint = Ensemble(base, n_members=n_members), checkpoint.with_suffix("")
     plain = {**asdict(base.model), **asdict(base.train)}
     with following(track, folder, name=base.model.backbone, settings=plain) as trackers:
-        return model.fit(parts.train, parts.validation, checkpoint=checkpoint, trackers=trackers, progress=progress)
+        return model.fit(
+            parts.train,
+            parts.validation,
+            vectors=blocks,
+            checkpoint=checkpoint,
+            trackers=trackers,
+            progress=progress,
+        )
 
 
 def evaluate_run(
@@ -480,6 +498,23 @@ def _ties(edges: str | Path, train: Sequences, progress: Progress | None) -> Tie
     for sentence in ties.sentences():
         (progress or Progress()).say(sentence)
     return ties
+
+
+_TEXT_DIM = 64
+"""To how many directions the text of items is reduced."""
+
+
+def _blocks(
+    vocab: Vocab, text: bool, vectors: Sequence[str | Path], progress: Progress | None
+) -> tuple[ItemVectors, ...]:
+    """Read what is known of items, before anything is trained."""
+    blocks = [read_vectors(path, name=Path(path).name.split(".")[0], vocab=vocab) for path in vectors]
+    if text:
+        from influent.models.text import encode_items
+
+        encoded = encode_items(vocab, progress=progress)
+        blocks.append(reduce_vectors(encoded, dim=min(_TEXT_DIM, encoded.dim)))
+    return tuple(blocks)
 
 
 def _read_beside(read: Callable[..., Features], table: Any, noun: str, columns: Mapping[str, Any] | None) -> Features:

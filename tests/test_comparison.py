@@ -276,6 +276,9 @@ def test_a_model_is_told_to_its_process_in_plain_words():
     for model in (learner(backbone="hstu"), influent.Ease(l2=3.0), influent.Predictor(task=("ranking", "time"))):
         again = from_plain(json.loads(json.dumps(to_plain(model))))
         assert (type(again), again.settings()) == (type(model), model.settings())
+    ensemble = influent.Ensemble(learner(), n_members=2)
+    again = from_plain(json.loads(json.dumps(to_plain(ensemble))))
+    assert (len(again.members), again.base.settings()) == (2, ensemble.base.settings())
     assert to_plain(Own()) is None
 
 

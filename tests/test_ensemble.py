@@ -1,6 +1,9 @@
 """An ensemble is the mean of its members, in its scores and in its credits."""
 
+from dataclasses import replace
+
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
@@ -127,3 +130,16 @@ def test_models_that_count_have_no_members(tmp_path):
     done = runner.invoke(app, ["fit", str(tmp_path / "run"), "--model", "counts", "--members", "3"])
     assert done.exit_code != 0
     assert "has one member" in done.output + str(done.exception)
+
+
+def test_new_items_come_to_each_member(split):
+    kind = np.eye(2, dtype=np.float32)[np.arange(split.train.vocab.n_items) % 2]
+    block = influent.ItemVectors(name="kind", vectors=kind, is_known=np.ones(len(kind), bool), source="a test")
+    base = influent.Predictor(model=SMALL, train=SHORT)
+    fitted = influent.Ensemble(base, n_members=2).fit(split.train, split.validation, vectors=[block])
+    vocab = fitted.vocab.with_items(influent.read_items(pa.table({"item_id": ["new"]})))
+    more = replace(block, vectors=np.vstack([kind, kind[:1]]), is_known=np.ones(len(kind) + 1, bool))
+    grown = fitted.with_items(vocab, [more])
+    moments = replace(split.test, sequences=replace(split.test.sequences, vocab=vocab))
+    assert grown.vocab.n_items == len(kind) + 1
+    assert np.allclose(grown.predict(moments)[:, :-1], fitted.predict(split.test), atol=1e-6)

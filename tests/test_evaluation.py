@@ -144,7 +144,7 @@ def test_causes_are_not_looked_for_in_a_short_ledger(split):
 def test_models_of_one_name_and_no_models_are_refused(split):
     model = influent.Popularity().fit(split.train)
     for models in ([], [model, model]):
-        with pytest.raises(influent.ConfigError, match="at least one model, and no two of one name"):
+        with pytest.raises(influent.ConfigError, match="at least one model, no two of one name"):
             influent.evaluate(models, split.test)
     with pytest.raises(influent.ConfigError, match="'seen' parameter of evaluate"):
         influent.evaluate([model], split.test, seen="banana")

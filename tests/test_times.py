@@ -1,6 +1,7 @@
 """What comes next and when: splits by users, each event a moment, and how well both were foreseen."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -181,7 +182,7 @@ def test_moments_without_a_gap_are_left_out(tiny):
 
 def test_what_cannot_be_judged_is_refused(tiny, alternating, fitted):
     moments = each_moment(tiny)
-    with pytest.raises(influent.ConfigError, match="at least one model, and no two of one name"):
+    with pytest.raises(influent.ConfigError, match="at least one model, no two of one name"):
         influent.evaluate_times([], moments)
     with pytest.raises(influent.ConfigError, match="'unit_s' .* must be seconds above 0. Got 0"):
         influent.evaluate_times([ConstantRate.of(tiny)], moments, unit_s=0)
@@ -194,3 +195,53 @@ def test_what_cannot_be_judged_is_refused(tiny, alternating, fitted):
     elsewhere = influent.build_sequences(log, vocab=alternating.train.vocab)
     with pytest.raises(influent.DataError, match="100.0% of the events to judge are of items outside the catalogue"):
         influent.evaluate_times([fitted], each_moment(elsewhere))
+
+
+# What a log of gaps can and cannot teach
+
+
+def gaps_only(n_short, n_long, n_events):
+    """Users with one event each, and users with an event every hour."""
+    rows = [(f"short{user}", "x", 1_600_000_000 + user) for user in range(n_short)]
+    rows += [
+        (f"long{user}", f"i{place % 3}", 1_600_000_000 + HOUR * place)
+        for user in range(n_long)
+        for place in range(n_events)
+    ]
+    users, items, times = zip(*rows, strict=True)
+    return build(user_id=users, item_id=items, timestamp=times)
+
+
+@pytest.mark.parametrize("tasks", ["time", ["time", "ranking"]])
+def test_users_with_one_event_say_nothing_of_gaps_and_stop_no_training(tasks):
+    split = influent.split_last(gaps_only(200, 20, 6))
+    train = influent.TrainConfig(epochs=2, device="cpu")
+    model = influent.Predictor(task=tasks, train=train).fit(split.train, split.validation)
+    # Of 20 users with four training events each, three gaps an epoch, all of an hour.
+    assert model.mean_gap_s == HOUR
+    assert all(math.isfinite(epoch["loss"]) for epoch in model.log.epochs)
+
+
+def test_validation_that_says_nothing_of_gaps_ends_the_fit():
+    split = influent.split_last(gaps_only(0, 20, 6))
+    newcomers = replace(split.validation, start=split.validation.stop)
+    model = influent.Predictor(task="time", train=influent.TrainConfig(epochs=1, device="cpu"))
+    with pytest.raises(influent.DataError, match="the validation log_density is no number"):
+        model.fit(split.train, newcomers)
+    with pytest.raises(influent.NotFittedError):
+        model.predict_gap(split.test)
+
+
+def test_the_next_event_of_one_kind_is_no_question_of_time():
+    with pytest.raises(influent.ConfigError, match="target_actions would leave out all gaps"):
+        influent.Predictor(task="time", model=influent.ModelConfig(target_actions=("purchase",)))
+
+
+def test_models_that_are_called_alike_can_be_named():
+    split = influent.split_last(gaps_only(0, 20, 6))
+    train = influent.TrainConfig(epochs=1, device="cpu")
+    models = [influent.Predictor(task="time", train=train).fit(split.train, split.validation) for _ in range(2)]
+    with pytest.raises(influent.ConfigError, match="Name them yourself"):
+        influent.evaluate_times(models, split.test)
+    report = influent.evaluate_times(dict(zip(["one", "two"], models, strict=True)), split.test, items=False)
+    assert list(report.rows) == ["constant", "one", "two"]

@@ -229,7 +229,7 @@ def test_a_context_that_json_cannot_hold_is_refused_before_training():
     users = influent.read_users(pa.table({"user_id": [0], "since": pa.array([0], pa.date32())}))
     log = pa.table({"user_id": [0] * 4, "item_id": list("abab")})
     sequences = influent.build_sequences(influent.read_events(log), users=users)
-    with pytest.raises(influent.SchemaError, match="context 'since' holds dates such as"):
+    with pytest.raises(influent.SchemaError, match="context 'since' holds date32"):
         influent.Predictor(model=influent.ModelConfig(context=("since",))).fit(sequences)
 
 
@@ -273,6 +273,49 @@ def test_a_model_refitted_has_learned_the_validation_events_too():
     assert list(report.rows) == ["additive", "additive, refitted"]
     with pytest.raises(influent.LeakageError, match="may have learned from what it is asked to predict"):
         influent.evaluate([refitted], split.validation)
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+def test_a_refit_on_the_same_events_takes_the_same_steps(schedule):
+    split = checkerboard()
+    train = influent.TrainConfig(epochs=6, patience=1, warmup_epochs=1.0, schedule=schedule, device="cpu")
+    model = influent.Predictor(model=TINY, train=train).fit(split.train, split.validation)
+    assert np.array_equal(model.refit(split.train).predict(split.test), model.predict(split.test))
+
+
+def test_a_privilege_is_in_the_name_of_a_model():
+    known = influent.ModelConfig(gate="query", knows_moment=True)
+    assert influent.Predictor(model=known).name == "additive, query gate, moment known"
+    assert influent.Predictor().name == "additive"
+
+
+def test_models_that_are_called_alike_can_be_named():
+    split = checkerboard()
+    models = {
+        name: influent.Predictor(model=TINY, train=influent.TrainConfig(epochs=1, seed=seed)).fit(split.train)
+        for seed, name in enumerate(["first", "second"])
+    }
+    assert list(influent.evaluate(models, split.test).rows) == ["first", "second"]
+    with pytest.raises(influent.ConfigError, match="Name them yourself"):
+        influent.evaluate(list(models.values()), split.test)
+
+
+def test_vectors_in_another_order_or_from_an_encoder_that_saw_the_test_are_refused():
+    split = checkerboard()
+    kind = np.eye(2, dtype=np.float32)[np.arange(10) // 5]
+    table = pa.table({"item_id": split.train.vocab.items.ids, "vector": kind.tolist()})
+    block = influent.read_vectors(table, name="kind", vocab=split.train.vocab)
+    assert block.items == split.train.vocab.items.fingerprint
+    others = split.train.vocab.items.ids.take(pa.array(range(9, -1, -1)))
+    upside_down = replace(block, items=influent.data.vocab.Ids("item_id", others).fingerprint)
+    model = influent.Predictor(model=TINY, train=influent.TrainConfig(epochs=1, device="cpu"))
+    with pytest.raises(influent.SchemaError, match="are of other items than the log's, or in another order"):
+        model.fit(split.train, split.validation, vectors=[upside_down])
+    tuned = model.fit(split.train, split.validation, vectors=[replace(block, fitted_on=split.train.fingerprint)])
+    assert list(influent.evaluate([tuned], split.test).rows) == ["additive"]
+    peeked = model.fit(split.train, split.validation, vectors=[replace(block, fitted_on="everything")])
+    with pytest.raises(influent.LeakageError, match="fine-tuned on events everything"):
+        influent.evaluate([peeked], split.test)
 
 
 def test_the_learning_rate_warms_up_and_falls_along_a_cosine():
@@ -333,7 +376,7 @@ def test_the_hour_and_the_weekday_have_lines_of_their_own():
     )
     train = influent.TrainConfig(epochs=40, patience=40, seen="keep")
     model = influent.Predictor(model=settings, train=train).fit(split.train, split.validation)
-    assert influent.evaluate([model], split.test, k=(1,), seen="keep").rows["additive"]["HR@1"].mean > 0.95
+    assert influent.evaluate([model], split.test, k=(1,), seen="keep").rows[model.name]["HR@1"].mean > 0.95
     ledger = influent.explain(model, split.test)
     lines = {name for name in ledger.table.column("source_name").to_pylist() if name}
     assert lines == {"hour_of_day", "day_of_week"}

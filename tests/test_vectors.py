@@ -8,6 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import influent
+from influent import steps
 from influent.data.vectors import ItemVectors, read_vectors, reduce_vectors
 from influent.data.vocab import Ids, Vocab
 from influent.errors import ConfigError, DataError, RunFolderError, SchemaError
@@ -247,3 +249,21 @@ def test_directions_come_from_the_items_to_fit_on():
 def test_what_cannot_be_reduced_is_refused(settings, error, message):
     with pytest.raises(error, match=message):
         reduce_vectors(random_block(), **settings)
+
+
+def test_a_run_reads_vectors_from_a_file_and_calls_them_by_it(tmp_path):
+    rng = np.random.default_rng(3)
+    log = pa.table({"user_id": np.repeat(np.arange(20), 6), "item_id": rng.integers(0, 8, 120)})
+    pq.write_table(pa.table({"item_id": range(8), "vector": np.eye(8).tolist()}), tmp_path / "image.parquet")
+    steps.clean_log(log, tmp_path / "run", rules={"drop_duplicates": False})
+    config = influent.ModelConfig(embedding_dim=4, n_heads=1, max_len=5)
+    train = influent.TrainConfig(epochs=1, device="cpu", seen="keep")
+    settings = {"model": config, "train": train, "vectors": [tmp_path / "image.parquet"]}
+    steps.fit_run(tmp_path / "run", **settings)
+    ledger = steps.explain_run(tmp_path / "run", by_part=True)
+    assert {"item", "image", "counted"} <= set(ledger.table.column("source_name").to_pylist())
+    with pytest.raises(influent.ConfigError, match="only counts, and reads no vectors"):
+        steps.fit_run(tmp_path / "run", kind="counts", vectors=[tmp_path / "image.parquet"])
+    pq.write_table(pa.table({"item_id": [100], "vector": [[1.0]]}), tmp_path / "others.parquet")
+    with pytest.raises(influent.DataError, match="no item"):
+        steps.fit_run(tmp_path / "run", vectors=[tmp_path / "others.parquet"])

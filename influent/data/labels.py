@@ -126,12 +126,13 @@ class Labels:
     def take(self, rows: np.ndarray | slice) -> Labels:
         """Return the moments at these places, each with all of its questions."""
         chosen = np.arange(len(self.moments))[rows]
-        counts = np.bincount(self.moment, minlength=len(self.moments))
-        questions = ranges((np.cumsum(counts) - counts)[chosen], counts[chosen])
+        # Questions come by moment, so those of one lie together.
+        first, stop = np.searchsorted(self.moment, chosen), np.searchsorted(self.moment, chosen, side="right")
+        questions = ranges(first, stop - first)
         return replace(
             self,
             moments=self.moments.take(rows),
-            moment=np.repeat(np.arange(len(chosen)), counts[chosen]),
+            moment=np.repeat(np.arange(len(chosen)), stop - first),
             label=self.label[questions],
             item_idx=None if self.item_idx is None else self.item_idx[questions],
         )

@@ -151,7 +151,8 @@ def split_at(
         cutoff: a time (ISO 8601, or microseconds), or a share of events between 0 and 1 that come before it.
         validation: where, within the time before the cutoff, validation begins; likewise a time or a share.
         target: what is to be predicted of a user's events after the cutoff: the first, the last (with those
-            between in the history), or all of them from the history at the cutoff.
+            between in the history), or all of them from the history at the cutoff. The gap before the first is the one
+            that the cutoff lies in, which is longer than others are; judge times by the last.
 
     Raises:
         ConfigError: the log is order-only, or a cut lies outside its time.

@@ -44,6 +44,10 @@ class ItemVectors:
     """bool (n_items,): whether anything is known of the item."""
     source: str
     """Where the vectors come from, in words, for the manifest."""
+    items: str = ""
+    """`Ids.fingerprint` of the items of the rows; empty where they are not said"""
+    fitted_on: str = ""
+    """Fingerprint of the events that the encoder was fine-tuned on; empty where it was on none"""
 
     def __post_init__(self) -> None:
         check_name(self.name)
@@ -86,7 +90,8 @@ class ItemVectors:
         """Write `vectors_<name>.parquet`."""
         flat = pa.array(np.ascontiguousarray(self.vectors).reshape(-1))
         columns = {"is_known": pa.array(self.is_known), VECTOR: pa.FixedSizeListArray.from_arrays(flat, self.dim)}
-        about = {"influent": json.dumps({"name": self.name, "source": self.source})}
+        said = {"name": self.name, "source": self.source, "items": self.items, "fitted_on": self.fitted_on}
+        about = {"influent": json.dumps(said)}
         table = pa.table({"item_idx": np.arange(len(self)), **columns}).replace_schema_metadata(about)
         pq.write_table(table, _path(folder, self.name), compression="zstd")
 
@@ -103,10 +108,9 @@ class ItemVectors:
             about = json.loads(table.schema.metadata[b"influent"])
             column = table.column(VECTOR).combine_chunks()
             return cls(
-                name=about["name"],
+                **about,
                 vectors=column.flatten().to_numpy().reshape(len(column), column.type.list_size),
                 is_known=np.asarray(table.column("is_known")),
-                source=about["source"],
             )
         except (OSError, pa.ArrowException, KeyError, TypeError, AttributeError, ValueError) as error:
             raise RunFolderError(f"{path} is missing or damaged ({error}). Make the vectors again.") from error
@@ -192,6 +196,7 @@ def read_vectors(source: Any, *, name: str, vocab: Vocab, item: str | None = Non
         vectors=vectors,
         is_known=is_known,
         source=f"{raw.label}, which knows {int(is_known.sum()):,} of {n_items:,} items",
+        items=vocab.items.fingerprint,
     )
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,13 @@ class Ids:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Return a hash of the ids, as texts, and of their order."""
+        texts = [text or "" for text in self.ids.cast(pa.string()).to_pylist()]
+        # Lengths first, so that "ab", "c" and "a", "bc" differ.
+        return hashlib.sha256((repr([len(text) for text in texts]) + "".join(texts)).encode()).hexdigest()[:12]
 
     def to_idx(self, ids: Sequence[Any] | pa.Array | pa.ChunkedArray) -> np.ndarray:
         """Return the index of each id, `UNKNOWN` where there is none; int64.

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from influent.data.cascades import NextActs
-from influent.errors import ConfigError, DataError
+from influent.errors import DataError
 from influent.evaluation.metrics import bootstrap_interval, hit_rate, reciprocal_rank
-from influent.evaluation.report import Comparison, Measure, check_lengths
+from influent.evaluation.report import Comparison, Measure, by_name, check_lengths
 from influent.models.next_actor import ActorModel
 from influent.progress import Progress
-from influent.settings import check_list, check_type
+from influent.settings import check_type
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def actor_ranks(model: ActorModel, acts: NextActs, *, progress: Progress | None 
 
 
 def evaluate_next_actor(
-    models: Sequence[ActorModel],
+    models: Sequence[ActorModel] | Mapping[str, ActorModel],
     acts: NextActs,
     *,
     k: Sequence[int] = (10, 50, 100),
@@ -74,21 +74,18 @@ def evaluate_next_actor(
         DataError: there is nothing to predict.
         LeakageError: a model has learned from acts that are not earlier than these.
     """
-    check_list("models", models)
+    named = by_name(models)
     check_type("acts", acts, NextActs, "split_cascades(cascades)")
     check_lengths(k)
-    names = [model.name for model in models]
-    if not names or len(set(names)) < len(names):
-        raise ConfigError(f"evaluate_next_actor needs at least one model, and no two of one name. Got {names}.")
     if len(acts) == 0:
         raise DataError("there is no act to predict. Use the parts of split_cascades(cascades).")
     owner, each = acts.cascade_idx, np.arange(len(acts) + 1)
     rows: dict[str, dict[str, Measure]] = {}
-    for model in models:
+    for called, model in named.items():
         ranks = actor_ranks(model, acts, progress=progress)
         values = {f"Hits@{length}": hit_rate(ranks, each, length) for length in k}
         values[f"MAP@{max(k)}"] = reciprocal_rank(ranks, each, max(k))
-        rows[model.name] = {
+        rows[called] = {
             name: Measure(float(value.mean()), *bootstrap_interval(value, owner, n_resamples=n_resamples))
             for name, value in values.items()
         }

@@ -19,14 +19,13 @@ from influent import __version__
 from influent.data.split import Split
 from influent.errors import ConfigError, DataError, InfluentError
 from influent.evaluation.measure import Costs, CreditCheck, How, Measured, measure
-from influent.evaluation.report import Report, check_lengths
+from influent.evaluation.report import Report, by_name, check_lengths
 from influent.models.classical import Classical
 from influent.models.credits import Exactness
 from influent.models.kinds import to_plain
 from influent.models.model import Model
 from influent.models.ranks import Seen
 from influent.progress import Progress
-from influent.settings import check_list
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,7 +149,10 @@ def compare(
         ConfigError: there is no model, two have one name, or an argument is out of range.
         DataError: no model could be measured.
     """
-    named = _named(models)
+    named = by_name(models)
+    for model in named.values():
+        if isinstance(model, Classical):
+            raise ConfigError(f"compare measures models that score items. Got {type(model).__name__}.")
     check_lengths(k)
     if seen not in get_args(Seen):
         raise ConfigError(f"The 'seen' parameter of compare must be 'exclude' or 'keep'. Got {seen!r} instead.")
@@ -186,24 +188,6 @@ def compare(
             "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS"),
         },
     )
-
-
-def _named(models: Sequence[Model] | Mapping[str, Model]) -> dict[str, Model]:
-    if isinstance(models, Mapping):
-        pairs = list(models.items())
-    else:
-        check_list("models", models)
-        pairs = [(model.name, model) for model in models]
-    for _, model in pairs:
-        if isinstance(model, Classical):
-            raise ConfigError(f"compare measures models that score items. Got {type(model).__name__}.")
-    names = [name for name, _ in pairs]
-    if not names or len(set(names)) < len(names):
-        raise ConfigError(
-            f"compare needs at least one model, and no two of one name. Got {names}. Name them yourself: "
-            "compare({'wide': Predictor(...), 'narrow': Predictor(...)}, split)."
-        )
-    return dict(pairs)
 
 
 def _measured(

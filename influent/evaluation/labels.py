@@ -6,7 +6,7 @@ Where a measure is not defined, such as an AUC without a positive, it is NaN. Sh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -15,10 +15,10 @@ import numpy as np
 from influent.data.labels import Kind, Labels
 from influent.errors import ConfigError, DataError
 from influent.evaluation.least_squares import without_rounding
-from influent.evaluation.report import Comparison, Measure
+from influent.evaluation.report import Comparison, Measure, by_name
 from influent.models.label_model import LabelModel, check_answered, check_may_answer
 from influent.progress import Progress
-from influent.settings import check_int, check_list, check_type
+from influent.settings import check_int, check_type
 
 _CLIP = 1e-15
 _BASELINE = "constant"
@@ -245,7 +245,7 @@ class LabelReport(Comparison):
 
 
 def evaluate_labels(
-    models: Sequence[LabelModel],
+    models: Sequence[LabelModel] | Mapping[str, LabelModel],
     labels: Labels,
     *,
     threshold: float = 0.5,
@@ -266,14 +266,9 @@ def evaluate_labels(
         DataError: there are no labels, some are not known, or all are equal.
         ConfigError: there is no model, two have one name, or the threshold is no probability.
     """
-    check_list("models", models)
     check_type("labels", labels, Labels, "split_labels_at(...).test")
     check_int("n_resamples", n_resamples, 1)
-    names = [model.name for model in models]
-    if not names or len({*names, _BASELINE}) < len(names) + 1:
-        raise ConfigError(
-            f"evaluate_labels needs at least one model, no two of one name and none called {_BASELINE!r}. Got {names}."
-        )
+    named = by_name(models, taken=_BASELINE)
     if isinstance(threshold, bool) or not isinstance(threshold, int | float) or not 0 <= threshold <= 1:
         raise ConfigError(f"The 'threshold' parameter of evaluate_labels must lie in [0, 1]. Got {threshold!r}.")
     check_answered(labels)
@@ -281,16 +276,16 @@ def evaluate_labels(
         raise DataError(
             f"all {len(labels):,} labels of {labels.name!r} are {labels.label[0]:g}: nothing to tell apart."
         )
-    for model in models:
+    for model in named.values():
         check_may_answer(model, labels)
     is_class = labels.kind == "classification"
     measures = _of_probabilities(threshold) if is_class else _OF_NUMBERS
-    answers = {_BASELINE: np.full(len(labels), models[0].label_mean)}
+    answers = {_BASELINE: np.full(len(labels), next(iter(named.values())).label_mean)}
     rows = {}
-    with (progress or Progress()).track("evaluate", len(models)) as advance:
-        for model in models:
-            answers[model.name] = model.predict(labels)
-            advance(1, model.name)
+    with (progress or Progress()).track("evaluate", len(named)) as advance:
+        for called, model in named.items():
+            answers[called] = model.predict(labels)
+            advance(1, called)
         for name, answer in answers.items():
             rows[name] = _measured(measures, labels, answer, n_resamples)
     return LabelReport(

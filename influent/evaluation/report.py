@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, get_args
+from typing import Any, Protocol, TypeVar, get_args
 
 import numpy as np
 
@@ -102,8 +102,40 @@ def check_lengths(k: Sequence[int]) -> None:
         raise ConfigError(f"The 'k' parameter of evaluate must hold ints in the range [1, inf). Got {list(k)} instead.")
 
 
+class _Named(Protocol):
+    @property
+    def name(self) -> str: ...
+
+
+NamedT = TypeVar("NamedT", bound=_Named)
+
+
+def by_name(models: Sequence[NamedT] | Mapping[str, NamedT], *, taken: str | None = None) -> dict[str, NamedT]:
+    """Return models by what tables call them: their own names, or those that a mapping gives.
+
+    Args:
+        taken: a name that none may have.
+
+    Raises:
+        ConfigError: there is none, or two have one name.
+    """
+    if isinstance(models, Mapping):
+        pairs = list(models.items())
+    else:
+        check_list("models", models)
+        pairs = [(model.name, model) for model in models]
+    names = [name for name, _ in pairs]
+    if not names or len(set(names)) < len(names) or taken in names:
+        but = "" if taken is None else f" and none called {taken!r}"
+        raise ConfigError(
+            f"there must be at least one model, no two of one name{but}. Got {names}. Name them yourself where two are "
+            "called alike: {'plain': model, 'wide': other}."
+        )
+    return dict(pairs)
+
+
 def evaluate(
-    models: Sequence[Model],
+    models: Sequence[Model] | Mapping[str, Model],
     moments: Moments,
     *,
     k: Sequence[int] = (10,),
@@ -116,6 +148,7 @@ def evaluate(
     """Judge models by where what came next stands in their ranking of the full catalogue.
 
     Args:
+        models: a list, or a mapping from the name that the table gives each.
         k: lengths of the lists that are judged.
         seen: whether items of the history may be recommended again.
 
@@ -127,24 +160,20 @@ def evaluate(
     check_lengths(k)
     if seen not in get_args(Seen):
         raise ConfigError(f"The 'seen' parameter of evaluate must be 'exclude' or 'keep'. Got {seen!r} instead.")
-    if not isinstance(models, Sequence):
-        raise ConfigError(f"evaluate judges a list of models: evaluate([model], ...). Got {type(models).__name__}.")
     check_type("moments", moments, Moments, "split_last(sequences).test")
-    names = [model.name for model in models]
-    if not names or len(set(names)) < len(names):
-        raise ConfigError(f"evaluate needs at least one model, and no two of one name. Got {names}.")
+    named = by_name(models)
     moments = moments.take(np.flatnonzero(moments.target_stop > moments.stop))
     if len(moments) == 0:
         raise DataError("no moment has a target, so there is nothing to judge by. Use the moments of a split.")
     items, offsets = moments.target_items()
     rows: dict[str, dict[str, Measure]] = {}
-    for model in models:
+    for called, model in named.items():
         check_may_judge(model, moments)
         ranks, _ = target_ranks(model, moments, seen=seen, progress=progress)
         values = {
             f"{name}@{length}": metric(ranks, offsets, length) for length in k for name, metric in METRICS.items()
         }
-        rows[model.name] = {
+        rows[called] = {
             name: Measure(float(value.mean()), *bootstrap_interval(value, moments.user_idx, n_resamples=n_resamples))
             for name, value in values.items()
         }

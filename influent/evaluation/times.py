@@ -6,7 +6,7 @@ Shapes: N moments, I items.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, Self, runtime_checkable
 
@@ -17,11 +17,11 @@ from influent.data.sequences import Sequences
 from influent.data.vocab import Vocab
 from influent.errors import ConfigError, DataError
 from influent.evaluation.metrics import bootstrap_interval
-from influent.evaluation.report import Comparison, Measure
+from influent.evaluation.report import Comparison, Measure, by_name
 from influent.models.model import Fitted, check_may_judge
 from influent.models.ranks import BATCH
 from influent.progress import Progress
-from influent.settings import check_list, check_type
+from influent.settings import check_type
 
 _BASELINE = "constant"
 _LEAST_SHARE = 1e-12
@@ -139,6 +139,8 @@ class TimeReport(Comparison):
     def caption(self) -> str:
         """Return in one sentence what the table is of."""
         of_items = "all items, seen items kept" if self.judges_items else "of which only the time is judged"
+        if "target first" in self.protocol:
+            of_items += ", at the end of the gap that the cutoff lies in, which is longer than others"
         return (
             f"{self.protocol}; {self.n_moments:,} events of {self.n_users:,} users, {of_items}; "
             f"time in {_unit_name(self.unit_s)} (mean gap {self.mean_gap:.4g}, {self.no_gap:.1%} of gaps are zero); "
@@ -147,7 +149,7 @@ class TimeReport(Comparison):
 
 
 def evaluate_times(
-    models: Sequence[NextEventModel],
+    models: Sequence[NextEventModel] | Mapping[str, NextEventModel],
     moments: Moments,
     *,
     unit_s: float = 1.0,
@@ -178,16 +180,13 @@ def evaluate_times(
         >>> model = Predictor(task=["ranking", "time"]).fit(*split[:2])  # doctest: +SKIP
         >>> print(evaluate_times([model], split.test, unit_s=3600).to_markdown())  # doctest: +SKIP
     """
-    check_list("models", models)
-    for model in models:
+    named = by_name(models)
+    for model in named.values():
         check_type("models", model, NextEventModel, "Predictor(task='time')")
-    names = [model.name for model in models]
-    if not names or len(set(names)) < len(names):
-        raise ConfigError(f"evaluate_times needs at least one model, and no two of one name. Got {names}.")
     if isinstance(unit_s, bool) or not isinstance(unit_s, int | float) or not 0 < unit_s < math.inf:
         raise ConfigError(f"The 'unit_s' parameter of evaluate_times must be seconds above 0. Got {unit_s!r}.")
     _check_timed(moments.sequences)
-    for model in models:
+    for model in named.values():
         check_may_judge(model, moments)
     moments = moments.take(np.flatnonzero((moments.target_stop > moments.stop) & (moments.stop > moments.start)))
     if len(moments) == 0:
@@ -198,16 +197,13 @@ def evaluate_times(
             f"{(item < 0).mean():.1%} of the events to judge are of items outside the catalogue, which no model gives "
             "a probability. Leave these moments out with moments.take."
         )
-    first = models[0]
-    if _BASELINE not in names:
-        baseline = ConstantRate(first.vocab, first.fitted_on, first.popularity, first.mean_gap_s)
-        models = [baseline, *models]
+    first = next(iter(named.values()))
+    if _BASELINE not in named:
+        named = {_BASELINE: ConstantRate(first.vocab, first.fitted_on, first.popularity, first.mean_gap_s), **named}
     rows = {}
-    for model in models:
+    for called, model in named.items():
         values = _values(model, moments, item, unit_s, progress or Progress())
-        rows[model.name] = {
-            name: _measure(name, value, moments.user_idx, n_resamples) for name, value in values.items()
-        }
+        rows[called] = {name: _measure(name, value, moments.user_idx, n_resamples) for name, value in values.items()}
     gap = gaps_to_next(moments)
     return TimeReport(
         protocol=protocol,

@@ -90,9 +90,10 @@ class Batch:
             return None
         return (self.asked_BQ[..., None] - self.time_BT[:, None, :]).clamp_(min=0).float()
 
-    def n_asked(self) -> int:
-        """Return how many answers a loss over the batch is the mean of."""
-        return int((self.target_BQ >= 0).sum()) if self.answers is None else len(self.answers.label_L)
+    def known_gaps(self) -> Tensor:
+        """Return of which questions the time to the next event is known and to be learned, bool (B, Q)."""
+        is_target = self.target_BQ >= 0
+        return is_target & ~self.next_gap_BQ.isnan() if self.next_gap_BQ is not None else torch.zeros_like(is_target)
 
     def to(self, device: torch.device) -> Batch:
         """Return the batch on another device."""

@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from influent.data.vocab import Vocab
 from influent.errors import ConfigError, SchemaError, nearest
@@ -51,7 +52,7 @@ class ContextLines:
         values: dict[str, list[Any]] = {}
         for name in names:
             if name in of_users:
-                values[name] = _distinct(name, features.column(name).drop_null().unique().to_pylist())  # type: ignore[union-attr]
+                values[name] = _distinct(name, features.column(name).combine_chunks())  # type: ignore[union-attr]
             elif name in vocab.categories:
                 values[name] = vocab.categories[name].ids.to_pylist()
             elif name in _OF_THE_CLOCK:
@@ -115,10 +116,16 @@ class ContextLines:
         return self.vocab.user_features is not None and name in self.vocab.user_features.column_names
 
 
-def _distinct(name: str, values: list[Any]) -> list[Any]:
-    strange = [value for value in values if not isinstance(value, str | int | float)]
-    if strange:
+def _distinct(name: str, column: pa.Array) -> list[Any]:
+    """Return the values of a column that has a line for each of them.
+
+    Raises:
+        SchemaError: they are neither texts nor whole numbers: of a quantity each user would have a line alone.
+    """
+    types, kind = pa.types, column.type
+    if not (types.is_string(kind) or types.is_large_string(kind) or types.is_integer(kind) or types.is_boolean(kind)):
         raise SchemaError(
-            f"context {name!r} holds {type(strange[0]).__name__}s such as {strange[0]!r}. Write texts or numbers."
+            f"context {name!r} holds {kind}. A line of the context has a term for each value, so it takes texts or "
+            "whole numbers: write a quantity as ranges, such as 'to 10', and a list as one column each."
         )
-    return sorted(values)
+    return sorted(column.drop_null().unique().to_pylist())

@@ -124,6 +124,18 @@ class Ensemble:
         other.members = [member.refit(train, progress=progress) for member in self.members]
         return other
 
+    def with_items(self, vocab: Vocab, vectors: Sequence[ItemVectors]) -> Ensemble:
+        """Return the same ensemble over more items, as `Predictor.with_items` does for each member."""
+        check_fitted(self)
+        other = Ensemble(self.base, n_members=len(self.members))
+        other.members = [member.with_items(vocab, vectors) for member in self.members]
+        return other
+
+    @property
+    def vectors_fitted_on(self) -> tuple[str, ...]:
+        """Return the fingerprints of the events that its vectors were fitted on."""
+        return self.members[0].vectors_fitted_on
+
     def predict(self, moments: Moments) -> np.ndarray:
         """Score every item at each moment, float32 (N, n_items)."""
         check_fitted(self)

@@ -78,6 +78,11 @@ def _of_labels_alone(
         held_out = train.moments.user_idx % 10 == 9
         if held_out.all() or not held_out.any():
             held_out = np.arange(len(train.moments)) % 10 == 9
+        if held_out.all() or not held_out.any():
+            raise DataError(
+                f"{len(train):,} labels of {train.name!r} are too few to hold some out for validation. Give "
+                "validation labels: fit(labels.train, labels.validation)."
+            )
         train, validation = train.take(np.flatnonzero(~held_out)), train.take(np.flatnonzero(held_out))
     check_answered(train)
     check_answered(validation)

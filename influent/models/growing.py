@@ -9,6 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from influent.data.vectors import ItemVectors
+from influent.data.vocab import Ids
 from influent.errors import ConfigError, SchemaError
 
 
@@ -30,19 +31,24 @@ def grown_weights(fitted: dict[str, Tensor], larger: dict[str, Tensor], n_items:
         weights[:n_items] = known[:n_items]
 
 
-def check_same_blocks(fitted: tuple[ItemVectors, ...], given: tuple[ItemVectors, ...], n_items: int) -> None:
-    """Refuse blocks that are not those a model was fitted with, longer by the new items.
+def check_same_blocks(fitted: tuple[ItemVectors, ...], given: tuple[ItemVectors, ...], items: Ids) -> None:
+    """Refuse blocks that are not those a model was fitted with, longer by the new items; `items` are all of them.
 
     Raises:
         ConfigError: there are none, or others.
         SchemaError: they are not of all items, or hold other vectors of the items that were there.
     """
-    names = [block.name for block in fitted]
+    names, n_items = [block.name for block in fitted], len(items)
     if not names:
         raise ConfigError("this model reads no vectors, so nothing is known of new items. Fit with vectors=[...].")
     if [block.name for block in given] != names:
         raise ConfigError(f"vectors must be the blocks {', '.join(names)}, in this order.")
     for before, after in zip(fitted, given, strict=True):
+        if after.items and after.items != items.fingerprint:
+            raise SchemaError(
+                f"the rows of {after.name!r} are of other items than the vocabulary's, or in another order. Make them "
+                "with it: encode_items(vocab), read_vectors(..., vocab=vocab)."
+            )
         if len(after) != n_items or after.dim != before.dim:
             raise SchemaError(
                 f"the block {after.name!r} is of {len(after):,} items and {after.dim} numbers each. The vocabulary has "

@@ -168,8 +168,11 @@ def to_plain(model: Model) -> dict[str, Any] | None:
     if isinstance(model, ItemToItem):
         is_ours = COUNTED.get(model.KIND) is type(model)
         return {"model": model.KIND, "settings": model.settings()} if is_ours else None
+    from influent.models.ensemble import Ensemble
     from influent.models.predictor import Predictor
 
+    if type(model) is Ensemble:
+        return {"model": "ensemble", "settings": model.base.settings(), "n_members": len(model.members)}
     return {"model": "predictor", "settings": model.settings()} if type(model) is Predictor else None
 
 
@@ -178,7 +181,9 @@ def from_plain(plain: Mapping[str, Any]) -> Model:
     settings = plain["settings"]
     if plain["model"] in COUNTED:
         return COUNTED[plain["model"]](**settings)
+    from influent.models.ensemble import Ensemble
     from influent.models.predictor import Predictor
 
     model, train = ModelConfig.from_dict(settings["model"]), TrainConfig.from_dict(settings["train"])
-    return Predictor(task=settings["task"], model=model, train=train)
+    base = Predictor(task=settings["task"], model=model, train=train)
+    return Ensemble(base, n_members=plain["n_members"]) if plain["model"] == "ensemble" else base

@@ -186,3 +186,10 @@ def check_may_judge(model: Fitted, moments: Moments) -> None:
             f"on {', '.join(sorted(moments.fingerprints))}: it may have learned from what it is asked to predict. "
             "Fit it on the training part of the same split. (Of a joint model and labels, judge readout(name).)"
         )
+    for events in getattr(model, "vectors_fitted_on", ()):
+        if moments.fingerprints and events not in moments.fingerprints:
+            raise LeakageError(
+                f"vectors of the {model.name} model come from an encoder that was fine-tuned on events {events}, which "
+                "may hold what is asked here. Fine-tune it on the training part of the same split: "
+                "finetune_text(split.train)."
+            )

@@ -87,8 +87,12 @@ class SequenceModule(nn.Module, ABC):
     """A module over sequences that can be trained."""
 
     @abstractmethod
+    def n_learned(self, batch: Batch) -> int:
+        """Return of how many of the batch's answers the loss is the mean; a batch with none teaches nothing."""
+
+    @abstractmethod
     def loss(self, batch: Batch) -> Tensor:
-        """Return the mean loss over the batch's targets, of which there is at least one."""
+        """Return the mean loss over the batch's answers, of which there is at least one."""
 
     @abstractmethod
     def scores(self, batch: Batch) -> Tensor:

@@ -124,6 +124,12 @@ class Network(SequenceModule):
         temperature = self.backbone.temperature
         return s_BQD if temperature is None else _of_length_one(s_BQD) / temperature
 
+    def n_learned(self, batch: Batch) -> int:
+        """Return how many labels the batch has, or how many next items; of a model of times alone how many gaps."""
+        if batch.answers is not None:
+            return len(batch.answers.label_L)
+        return int((batch.target_BQ >= 0).sum() if self.ranks else batch.known_gaps().sum())
+
     def loss(self, batch: Batch) -> Tensor:
         """Return the sum of the mean losses of what is asked: labels, or what comes next and when."""
         if batch.answers is not None:
@@ -133,10 +139,8 @@ class Network(SequenceModule):
         total = s_BQD.new_zeros(())
         if self.ranks:
             total = total + self._ranking_loss(s_BQD, batch)
-        if self.time is not None and batch.next_gap_BQ is not None:
-            known = (batch.target_BQ >= 0) & ~batch.next_gap_BQ.isnan()
-            if known.any():
-                total = total - self.time.log_likelihood(s_BQD[known], batch.next_gap_BQ[known]).mean()
+        if self.time is not None and batch.next_gap_BQ is not None and (known := batch.known_gaps()).any():
+            total = total - self.time.log_likelihood(s_BQD[known], batch.next_gap_BQ[known]).mean()
         return total
 
     def _ranking_loss(self, s_BQD: Tensor, batch: Batch) -> Tensor:

@@ -95,6 +95,11 @@ class Predictor:
         self.model, self.train = (model or ModelConfig()).resolved(), train or TrainConfig()
         if "time" in self.tasks and self.model.knows_moment:
             raise ConfigError("the task 'time' asks when the next event comes, so knows_moment would give it away.")
+        if "time" in self.tasks and self.model.target_actions:
+            raise ConfigError(
+                "the task 'time' asks when the next event of any kind comes, and target_actions would leave out all "
+                "gaps that end in another action. Leave target_actions out, or ask will_do(..., actions=) for one kind."
+            )
         if self.train.learning_rate == 0:
             rate = _LEARNING_RATE["sum" if self.model.is_sum else "other"]
             self.train = replace(self.train, learning_rate=rate)
@@ -102,7 +107,12 @@ class Predictor:
     @property
     def name(self) -> str:
         """Return how reports call the model."""
-        return self.model.backbone + (", refitted" if self.is_refitted else "")
+        said = {
+            "query gate": self.model.gate == "query",
+            "moment known": self.model.knows_moment,
+            "refitted": self.is_refitted,
+        }
+        return ", ".join([self.model.backbone, *(name for name, holds in said.items() if holds)])
 
     @property
     def max_len(self) -> int:
@@ -116,6 +126,12 @@ class Predictor:
         of_events = self._network.backbone.exactness
         # A context line that reads an event's category changes when that event is masked.
         return "closes" if of_events == "exact" and self._context.reads_events else of_events
+
+    @property
+    def vectors_fitted_on(self) -> tuple[str, ...]:
+        """Return the fingerprints of the events that its vectors were fitted on, where an encoder was fine-tuned."""
+        check_fitted(self)
+        return tuple(block.fitted_on for block in self._vectors if block.fitted_on)
 
     @property
     def methods(self) -> tuple[MethodName, ...]:
@@ -209,7 +225,7 @@ class Predictor:
         n_items, n_new = self.vocab.n_items, vocab.n_items - self.vocab.n_items
         if n_new < 0 or not vocab.items.ids[:n_items].equals(self.vocab.items.ids):
             raise SchemaError("these items do not begin with the model's own. Use model.vocab.with_items(items).")
-        check_same_blocks(self._vectors, tuple(vectors), vocab.n_items)
+        check_same_blocks(self._vectors, tuple(vectors), vocab.items)
         grown = copy.copy(self)
         grown.vocab, grown._vectors = vocab, tuple(vectors)
         grown.popularity = np.pad(self.popularity, (0, n_new))
@@ -379,7 +395,7 @@ class Predictor:
             "scaling": self.scaling.to_dict(),
             "context_values": self._context.values,
             "is_timed": self._is_timed,
-            "vectors": {block.name: block.source for block in self._vectors},
+            "vectors": {block.name: {"source": block.source, "fitted_on": block.fitted_on} for block in self._vectors},
             "labels": [asdict(shape) for shape in self.label_shapes],
             "fitted_on_labels": self._fitted_on_labels,
             "best_epoch": self.log.best_epoch,
@@ -404,8 +420,8 @@ class Predictor:
         epochs = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
         predictor.log = TrainingLog(epochs, config["best_epoch"], config["best_score"])
         predictor._vectors = tuple(
-            _restored_vectors(name, tensors[f"encoder.given.{name}.vectors_IV"], source)
-            for name, source in config["vectors"].items()
+            _restored_vectors(name, tensors[f"encoder.given.{name}.vectors_IV"], **about)
+            for name, about in config["vectors"].items()
         )
         predictor.label_shapes = tuple(LabelShape(**shape) for shape in config["labels"])
         predictor._fitted_on_labels = config["fitted_on_labels"]
@@ -431,6 +447,11 @@ class Predictor:
                 raise SchemaError(
                     f"the vectors {block.name!r} are of {len(block.vectors):,} items, the log has {vocab.n_items:,}. "
                     "Make them with the vocabulary of these sequences."
+                )
+            if block.items and block.items != vocab.items.fingerprint:
+                raise SchemaError(
+                    f"the rows of {block.name!r} are of other items than the log's, or in another order. Make them "
+                    "with its vocabulary: encode_items(split.train.vocab), read_vectors(..., vocab=split.train.vocab)."
                 )
         self.scaling = fit_scaling(learned, self.model.scaling)
         self._is_timed = learned.time_us is not None
@@ -467,8 +488,9 @@ class Predictor:
             self._network,
             batches.epoch,
             judge,
-            self.train if n_epochs is None else replace(self.train, epochs=n_epochs),
+            self.train,
             n_batches=len(batches),
+            n_epochs=n_epochs,
             checkpoint=checkpoint,
             identity=identity,
             trackers=trackers,
@@ -613,9 +635,10 @@ class Predictor:
         return digest.hexdigest()[:12]
 
 
-def _restored_vectors(name: str, vectors_IV: torch.Tensor, source: str) -> ItemVectors:
+def _restored_vectors(name: str, vectors_IV: torch.Tensor, source: str, fitted_on: str) -> ItemVectors:
     vectors = vectors_IV[:-1].numpy()
-    return ItemVectors(name=name, vectors=vectors, is_known=np.asarray(vectors.any(axis=1)), source=source)
+    known = np.asarray(vectors.any(axis=1))
+    return ItemVectors(name=name, vectors=vectors, is_known=known, source=source, fitted_on=fitted_on)
 
 
 def _table_like(tensors: dict[str, torch.Tensor], vocab: Vocab) -> TransitionTable | None:

@@ -18,9 +18,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from influent import schema
 from influent.data.events import Features
 from influent.data.vectors import VECTOR, ItemVectors
-from influent.data.vocab import Vocab
+from influent.data.vocab import Ids, Vocab
 from influent.errors import ConfigError, DataError, MissingExtraError, SchemaError, nearest
 from influent.progress import Advance, Progress
 
@@ -267,7 +268,16 @@ def encode_items(
         is_known=is_known,
         source=f"{', '.join(read)} of {int(is_known.sum()):,} of {len(texts):,} items through {encoder.name} "
         f"({encoder.fingerprint[:12]}), at most {max_tokens} tokens",
+        items=_ids_of(items).fingerprint,
+        fitted_on=getattr(encoder, "fitted_on", ""),
     )
+
+
+def _ids_of(items: Vocab | Features) -> Ids:
+    """Return the ids of the rows that vectors have."""
+    if isinstance(items, Vocab):
+        return items.items
+    return Ids(schema.ITEM_ID, items.table.column(schema.ITEM_ID).combine_chunks())
 
 
 def item_texts(items: Vocab | Features, columns: Sequence[str] | None = None) -> tuple[tuple[str, ...], list[str]]:

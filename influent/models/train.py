@@ -48,6 +48,7 @@ def train_module(
     config: TrainConfig,
     *,
     n_batches: int,
+    n_epochs: int | None = None,
     checkpoint: Path | None = None,
     identity: str = "",
     trackers: Sequence[Tracker] = (),
@@ -61,6 +62,7 @@ def train_module(
     Args:
         batches: returns an epoch's batches, shuffled by the generator.
         n_batches: how many batches an epoch has, to say how far the work is.
+        n_epochs: where to end, by default after `config.epochs`, by which the schedule of the rate goes in any case.
         judge: returns the validation scores of the module as it is, by name; of the first, higher is better. Without
             one, training goes on for all epochs and the last is kept.
         checkpoint: a file to write after every epoch, and to resume from if it is there and has this identity.
@@ -69,7 +71,8 @@ def train_module(
             What one of them raises ends the training.
 
     Raises:
-        DataError: the loss is not finite, so the learning rate is too high or the data has wild numbers.
+        DataError: the loss is not finite, so the learning rate is too high or the data has wild numbers; or what
+            decides when to stop is no number, because validation says nothing of it.
     """
     progress = progress or Progress()
     device = next(module.parameters()).device
@@ -82,10 +85,11 @@ def train_module(
         log, best = resumed or (log, best)
     for metrics in log.epochs:
         _track(trackers, metrics)
-    steps = progress.track("fit", config.epochs * n_batches)
+    n_epochs = config.epochs if n_epochs is None else n_epochs
+    steps = progress.track("fit", n_epochs * n_batches)
     with steps as advance, torch.random.fork_rng(), repeatable(device):
         advance(len(log.epochs) * n_batches)
-        for epoch in range(len(log.epochs), config.epochs):
+        for epoch in range(len(log.epochs), n_epochs):
             if log.epochs and epoch - log.best_epoch > config.patience:
                 break
             torch.manual_seed(config.seed * 1_000_003 + epoch)
@@ -96,9 +100,15 @@ def train_module(
             with average.in_place():
                 judged = {} if judge is None else judge()
                 score = next(iter(judged.values()), 0.0)
+                if math.isnan(score):
+                    raise DataError(
+                        f"the validation {next(iter(judged))} is no number: no validation moment has what it is the "
+                        "mean of, such as an event before and one after. Split the log so that some have, or leave "
+                        "the validation moments out."
+                    )
                 if judge is None or score > log.best_score:
                     log.best_epoch, log.best_score, best = epoch, score, _weights(module)
-            metrics |= {f"validation_{name}": value for name, value in judged.items()}
+            metrics |= {f"validation_{name}": value for name, value in judged.items() if not math.isnan(value)}
             log.epochs.append(metrics)
             if checkpoint is not None:
                 _save_checkpoint(checkpoint, identity, module, optimizer, average, log, best)
@@ -168,7 +178,7 @@ def _epoch(
     for step, batch in enumerate(batches):
         advance()
         on_device = batch.to(device)
-        n = on_device.n_asked()
+        n = module.n_learned(on_device)
         if n == 0:
             continue
         with _autocast(device, precision):

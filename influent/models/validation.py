@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -32,13 +33,19 @@ def validation_scores(model: Predictor, examples: Examples) -> dict[str, float]:
             assert examples.validation is not None
             log_density = model.log_density(examples.validation)
             if not found and "ranking" in model.tasks:
-                found["log_likelihood"] = float(np.nanmean(log_density + _log_chance(model, examples.validation)))
-            found["log_density"] = float(np.nanmean(log_density))
+                found["log_likelihood"] = _mean(log_density + _log_chance(model, examples.validation))
+            found["log_density"] = _mean(log_density)
         else:
             for _, asked in examples.labels:
                 if asked.kind == task:
                     found[f"score of {asked.name}"] = -_label_loss(model, asked)
     return found
+
+
+def _mean(values: np.ndarray) -> float:
+    """Return the mean of what is known, NaN where nothing is."""
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else math.nan
 
 
 def _log_chance(model: Predictor, moments: Moments) -> np.ndarray:
