@@ -550,5 +550,5 @@ def test_an_argument_of_another_type_is_refused_and_where_to_get_one_is_said():
         influent.ConfigError, match="'events' parameter must be of the type Events, as from read_events"
     ):
         influent.exposure_units(log, exposed="shown", outcome="buy", horizon="7d")
-    with pytest.raises(influent.ConfigError, match=r"evaluate\(\[model\], \.\.\.\). Got Popularity"):
+    with pytest.raises(influent.ConfigError, match="'models' parameter must be a list"):
         influent.evaluate(influent.Popularity(), sequences)

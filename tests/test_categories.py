@@ -264,7 +264,7 @@ def test_the_scene_of_a_target_that_is_known_decides_what_is_taken_there():
         settings = replace(TINY, context=("scene",), knows_moment=knows, count_len=0)
         train = influent.TrainConfig(epochs=20, patience=20, seen="keep", device="cpu")
         model = influent.Predictor(model=settings, train=train).fit(split.train, split.validation)
-        hits[knows] = influent.evaluate([model], split.test, k=(1,), seen="keep").rows["additive"]["HR@1"].mean
+        hits[knows] = influent.evaluate([model], split.test, k=(1,), seen="keep").rows[model.name]["HR@1"].mean
     assert hits[True] > 0.95
     assert hits[False] < 0.8  # nothing before the moment says which it will be
 

@@ -160,8 +160,8 @@ def evaluate(
     check_lengths(k)
     if seen not in get_args(Seen):
         raise ConfigError(f"The 'seen' parameter of evaluate must be 'exclude' or 'keep'. Got {seen!r} instead.")
-    check_type("moments", moments, Moments, "split_last(sequences).test")
     named = by_name(models)
+    check_type("moments", moments, Moments, "split_last(sequences).test")
     moments = moments.take(np.flatnonzero(moments.target_stop > moments.stop))
     if len(moments) == 0:
         raise DataError("no moment has a target, so there is nothing to judge by. Use the moments of a split.")
