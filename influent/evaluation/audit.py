@@ -10,7 +10,6 @@ from dataclasses import replace
 from typing import TypeAlias, cast
 
 import numpy as np
-from scipy import stats
 
 from influent.data.artefacts import find_artefacts
 from influent.data.label_split import LabelSplit
@@ -86,7 +85,7 @@ def _removal_agreement(model: Fitted, asked: Moments | Labels, note: LedgerNote,
     credit = credits.credit[:, 0]
     if len(credit) < 2 or np.ptp(credit) == 0 or np.ptp(taken) == 0:
         return None
-    return float(stats.pearsonr(credit, taken).statistic)
+    return float(np.corrcoef(credit, taken)[0, 1])
 
 
 def _of_scores(model: Model, moments: Moments, note: LedgerNote, method: CreditMethod) -> tuple[Credits, _ScoreOf]:
