@@ -25,15 +25,13 @@ def jobs() -> list[tuple[str, ...]]:
         refit = ("--refit",) if name.startswith("amazon") else ()
         found += [("ranking", name, model, *refit) for model in COUNTED if (name, model) != ("amazon-sports", "ease")]
         found += [("ranking", name, "additive", "--seed", seed, *refit) for seed in SEEDS]
-        found += [("ranking", name, model) for model in BOXES]
+        found += [("ranking", name, model, "--seed", seed) for model in BOXES for seed in SEEDS]
         if name.startswith("movielens"):
             found += [("ranking", name, model) for model in ("additive-query", "additive-moment", *PEERS)]
-    found += [("ranking", "movielens-100k", box, "--seed", seed) for box in BOXES for seed in SEEDS[1:]]
     found.append(("ranking", "movielens-100k", "recent_popularity"))
     found += [("ranking", "movielens-100k-users", model) for model in ("counts", "additive", "sasrec")]
-    by_time = ("popularity", "counts", "additive-ensemble", *BOXES)
-    found += [("ranking", "movielens-1m-by-time", model) for model in by_time]
-    found += [("ranking", "movielens-1m-by-time", "sasrec", "--seed", seed) for seed in SEEDS[1:]]
+    found += [("ranking", "movielens-1m-by-time", model) for model in ("popularity", "counts", "additive-ensemble")]
+    found += [("ranking", "movielens-1m-by-time", model, "--seed", seed) for model in BOXES for seed in SEEDS]
     found.append(("ranking", "movielens-1m", "additive-text"))
     found += [("ranking", "amazon-musical-instruments", model) for model in ("counts", "additive", "additive-text")]
     found += [("labels", "mind-click", m) for m in ("logistic", "boosting", "additive", "additive-text")]
