@@ -266,9 +266,9 @@ def evaluate_labels(
         DataError: there are no labels, some are not known, or all are equal.
         ConfigError: there is no model, two have one name, or the threshold is no probability.
     """
+    named = by_name(models, taken=_BASELINE)
     check_type("labels", labels, Labels, "split_labels_at(...).test")
     check_int("n_resamples", n_resamples, 1)
-    named = by_name(models, taken=_BASELINE)
     if isinstance(threshold, bool) or not isinstance(threshold, int | float) or not 0 <= threshold <= 1:
         raise ConfigError(f"The 'threshold' parameter of evaluate_labels must lie in [0, 1]. Got {threshold!r}.")
     check_answered(labels)
