@@ -184,6 +184,12 @@ def test_refit_judges_models_that_also_learned_from_validation(split):
     measured = measured_here(influent.Popularity(), split, refit=True)
     refitted = influent.Popularity().fit(split.train).refit(split.train_and_validation)
     assert measured.accuracy.rows == influent.evaluate([refitted], split.test, seen="keep").rows
+    first = influent.Popularity().fit(split.train)
+    assert measured.before_refit == influent.evaluate([first], split.test, seen="keep").rows["popularity"]
+    assert Measured.from_dict(json.loads(json.dumps(measured.to_dict()))) == measured
+    report = influent.compare([influent.Popularity()], split, seen="keep", refit=True, n_explained=5)
+    assert [row[0] for row in report.cells()] == ["model", "popularity", "popularity, before"]
+    assert report.cells()[2][1] == str(measured.before_refit["HR@10"])
 
     class Stubborn(Own):
         refit = None
@@ -240,6 +246,7 @@ def priced(**models):
         credits={name: replace(check, exactness=exactness) for name, (exactness, _) in models.items()},
         failed={},
         is_refitted=False,
+        before_refit={},
         n_explained=1,
         machine={"processor": "", "cores": 1, "OMP_NUM_THREADS": "1"},
     )

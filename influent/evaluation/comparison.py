@@ -19,7 +19,7 @@ from influent import __version__
 from influent.data.split import Split
 from influent.errors import ConfigError, DataError, InfluentError
 from influent.evaluation.measure import Costs, CreditCheck, How, Measured, measure
-from influent.evaluation.report import Report, by_name, check_lengths
+from influent.evaluation.report import Measure, Report, by_name, check_lengths
 from influent.models.classical import Classical
 from influent.models.credits import Exactness
 from influent.models.kinds import to_plain
@@ -39,6 +39,8 @@ class ComparisonReport:
     """Why a model is not in the tables"""
     is_refitted: bool
     """Whether each was fitted again with the validation events before it was judged"""
+    before_refit: dict[str, dict[str, Measure]]
+    """The accuracy that each had before that; empty where none was"""
     n_explained: int
     """How many test moments the times and the exactness are of, at most"""
     machine: dict[str, Any]
@@ -57,6 +59,8 @@ class ComparisonReport:
             times = [memory, f"{costs.score_ms:.2f}", f"{costs.explain_ms:.2f}"]
             accuracy = [str(self.accuracy.rows[name][metric]) for metric in shown]
             body.append([name, *accuracy, f"{costs.fit_seconds:,.1f}", *times, self.credits[name].exactness])
+            if before := self.before_refit.get(name):
+                body.append([f"{name}, before", *(str(before[metric]) for metric in shown), *[""] * 5])
         return [header, *body]
 
     def credit_cells(self) -> list[list[str]]:
@@ -85,7 +89,7 @@ class ComparisonReport:
 
     def caption(self) -> str:
         """Return what the tables are of."""
-        refitted = "; each fitted again with the validation events" if self.is_refitted else ""
+        refitted = "; each fitted again with the validation events, and before that" if self.is_refitted else ""
         threads = self.machine["OMP_NUM_THREADS"]
         return (
             f"{self.accuracy.caption().removesuffix('.')}{refitted}. Times per moment and exactness over at most "
@@ -181,6 +185,7 @@ def compare(
         credits={name: one.credits for name, one in measured.items()},
         failed=failed,
         is_refitted=refit,
+        before_refit={name: one.before_refit for name, one in measured.items() if one.before_refit is not None},
         n_explained=n_explained,
         machine={
             "processor": platform.processor() or platform.machine(),

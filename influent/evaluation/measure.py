@@ -74,6 +74,8 @@ class Measured:
     accuracy: Report
     costs: Costs
     credits: CreditCheck
+    before_refit: dict[str, Measure] | None = None
+    """Its accuracy before it was fitted again with the validation events; None where it was not"""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values."""
@@ -82,15 +84,18 @@ class Measured:
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> Measured:
         """Return what `to_dict` told."""
-        rows = {
-            model: {name: Measure(**measure) for name, measure in row.items()}
-            for model, row in plain["accuracy"]["rows"].items()
-        }
+        rows = {model: _measures(row) for model, row in plain["accuracy"]["rows"].items()}
+        before = plain["before_refit"]
         return cls(
             accuracy=Report(**{**plain["accuracy"], "rows": rows}),
             costs=Costs(**plain["costs"]),
             credits=CreditCheck(**plain["credits"]),
+            before_refit=None if before is None else _measures(before),
         )
+
+
+def _measures(row: Mapping[str, Any]) -> dict[str, Measure]:
+    return {name: Measure(**measure) for name, measure in row.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,14 +130,15 @@ def measure(
     """
     before = peak_memory_bytes() if is_alone else None
     started = time.perf_counter()
-    model = model.fit(train, validation, progress=progress)
-    if how.refit:
-        model = _refitted(model, validation.sequences, progress)
+    first = model.fit(train, validation, progress=progress)
+    model = _refitted(first, validation.sequences, progress) if how.refit else first
     fit_seconds = time.perf_counter() - started
     moments = test()
-    accuracy = evaluate(
-        [model], moments, k=how.k, seen=how.seen, protocol=how.protocol, split=how.split, progress=progress
-    )
+    about: dict[str, Any] = {"k": how.k, "seen": how.seen, "protocol": how.protocol, "split": how.split}
+    accuracy = evaluate([model], moments, **about, progress=progress)
+    before_refit = None
+    if how.refit:
+        [before_refit] = evaluate([first], moments, **about, progress=progress).rows.values()
     peak = peak_memory_bytes() if is_alone else None
     some = sample(moments, how.n_explained)
     # The first call pays for what is only made once.
@@ -147,7 +153,8 @@ def measure(
         score_ms=1000 * score_seconds / len(some),
         explain_ms=1000 * explain_seconds / len(some),
     )
-    return Measured(accuracy=accuracy, costs=costs, credits=check_credits(model, some, ledgers[0]))
+    credits = check_credits(model, some, ledgers[0])
+    return Measured(accuracy=accuracy, costs=costs, credits=credits, before_refit=before_refit)
 
 
 def sample(moments: Moments, n: int) -> Moments:
