@@ -159,7 +159,9 @@ def show_ledger(out: Console, ledger: Ledger, vocab: Vocab, prediction_id: int, 
     out.print(", ".join([f"user {prediction[schema.USER_ID]}", *about]), markup=False, highlight=False)
     rows = ledger.of(prediction_id)
     is_margin = note.contrast is not None or note.against is not None
-    name = _AHEAD if is_margin else "the model said"
+    name = "the model said"
+    if is_margin:
+        name = _AHEAD if note.against is None else f"ahead of {title_of(note.against)} by"
     if note.is_difference:
         name = "the margin has changed by" if is_margin else "the score has changed by"
     out.print(_reasons_table(rows.to_pylist(), prediction[schema.SCORE], vocab, n_events, name=name))
