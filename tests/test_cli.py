@@ -142,6 +142,7 @@ def test_explain_says_why_now_and_why_not_the_other(run):
     other = influent_command("explain", run, "--user", user, "--item", "i003", "--against", "i001")
     assert "i003 against i001\n" in other.stdout, other.stderr
     assert "the item itself" in other.stdout
+    assert "sum (ahead of i001 by " in other.stdout
 
 
 @pytest.mark.parametrize(
