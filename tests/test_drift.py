@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from rich.console import Console
 from scipy import stats
@@ -51,7 +52,13 @@ def test_what_too_few_users_have_is_said_to_be_untested():
 
 
 def test_a_change_of_sign_is_no_change_of_size_and_the_verdict_speaks_of_size(found):
-    quiet = drift(simulate_ledger(PlantedCredits(seed=1))[0], n_resamples=100)
+    ledger, sequences = simulate_ledger(PlantedCredits(seed=1))
+    late = pc.greater(ledger.table.column("time_us"), int(np.median(ledger.table.column("time_us"))))
+    credit = ledger.table.column("credit")
+    turned = pc.if_else(late, pc.negate(credit), credit)
+    table = ledger.table.set_column(ledger.table.schema.get_field_index("credit"), "credit", turned)
+    quiet = drift(replace(ledger, table=table), sequences=sequences, n_resamples=100)
+    assert not quiet.is_alarm
     assert quiet.untested == ()
     assert quiet.verdict() == "The size of credits changes by no more than chance explains."
     assert found.verdict() == ""

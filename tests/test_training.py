@@ -309,7 +309,7 @@ def test_vectors_in_another_order_or_from_an_encoder_that_saw_the_test_are_refus
     others = split.train.vocab.items.ids.take(pa.array(range(9, -1, -1)))
     upside_down = replace(block, items=influent.data.vocab.Ids("item_id", others).fingerprint)
     model = influent.Predictor(model=TINY, train=influent.TrainConfig(epochs=1, device="cpu"))
-    with pytest.raises(influent.SchemaError, match="are of other items than the log's, or in another order"):
+    with pytest.raises(influent.SchemaError, match="are of other items than the vocabulary's, or in another order"):
         model.fit(split.train, split.validation, vectors=[upside_down])
     tuned = model.fit(split.train, split.validation, vectors=[replace(block, fitted_on=split.train.fingerprint)])
     assert list(influent.evaluate([tuned], split.test).rows) == ["additive"]

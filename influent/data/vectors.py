@@ -17,7 +17,7 @@ from influent import schema
 from influent.data.columns import read_id, read_number, require_column
 from influent.data.engine import Engine, quoted
 from influent.data.source import RawTable, open_source
-from influent.data.vocab import UNKNOWN, Vocab
+from influent.data.vocab import UNKNOWN, Ids, Vocab
 from influent.errors import ConfigError, DataError, RunFolderError, SchemaError
 
 Reduction = Literal["pca", "whiten"]
@@ -72,6 +72,18 @@ class ItemVectors:
 
     def __len__(self) -> int:
         return len(self.vectors)
+
+    def check_items(self, ids: Ids) -> None:
+        """Refuse ids whose rows these vectors are not; vectors that do not say of which items they are fit any.
+
+        Raises:
+            SchemaError: they are of others, or in another order.
+        """
+        if self.items and self.items != ids.fingerprint:
+            raise SchemaError(
+                f"the rows of {self.name!r} are of other items than the vocabulary's, or in another order. Make them "
+                "with it: encode_items(vocab), read_vectors(..., vocab=vocab)."
+            )
 
     @property
     def dim(self) -> int:

@@ -17,7 +17,7 @@ from influent.data.labels import Labels
 from influent.data.moments import Moments
 from influent.data.sequences import Sequences
 from influent.data.split import Split
-from influent.evaluation.measure import sample_rows
+from influent.evaluation.measure import removal_of_each, sample_rows
 from influent.influence.explain import AnsweringModel, TimeModel, asked_sums, credits_of, next_items
 from influent.influence.ledger import Ledger, LedgerNote
 from influent.models.credits import Credits, sources_of
@@ -77,11 +77,10 @@ def _removal_agreement(model: Fitted, asked: Moments | Labels, note: LedgerNote,
     offsets, place, lag = sources_of(moments, getattr(model, "max_len", None))
     if len(credits.place) != len(place):
         return None  # credits of features belong to no event
-    owner, score = np.repeat(np.arange(len(moments)), np.diff(offsets)), score_of(moments.sequences)
-    taken = np.zeros(len(place))
-    for one in range(1, int(lag.max(initial=0)) + 1):
-        gone = lag == one
-        taken[gone] = (score - score_of(moments.sequences.masked(place[gone])))[owner[gone]]
+    owner = np.repeat(np.arange(len(moments)), np.diff(offsets))
+    taken = removal_of_each(
+        score_of(moments.sequences), lambda gone: score_of(moments.sequences.masked(place[gone])), owner, lag
+    )
     credit = credits.credit[:, 0]
     if len(credit) < 2 or np.ptp(credit) == 0 or np.ptp(taken) == 0:
         return None

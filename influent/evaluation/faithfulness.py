@@ -24,7 +24,7 @@ from scipy import stats
 from influent.data.moments import Moments
 from influent.data.sequences import Sequences
 from influent.errors import ConfigError
-from influent.evaluation.measure import sample
+from influent.evaluation.measure import removal_of_each, sample
 from influent.evaluation.metrics import bootstrap_interval
 from influent.evaluation.report import Measure
 from influent.models.credits import Credits, sources_of
@@ -221,7 +221,7 @@ def check_faithfulness(
             found[name] = credits_of(model, asked.moments, asked.item[:, None])
             shuffled[name] = None if other is None else asked.likeness(found[name], credits_of, other)
             advance()
-    removed = asked.removal_of_each(progress)
+    removed = removal_of_each(asked.score, asked.score_without, asked.owner, asked.lag, progress)
     sizes = [size for size in (2, 5, 10) if size <= np.diff(asked.offsets).max()]
     short = asked.cut_to(cut, n_shapley)
     values = short.shapley_values(progress)
@@ -302,16 +302,6 @@ class _Asked:
         without = replace(self.moments, sequences=self.moments.sequences.masked(self.place[gone]))
         scores = self.model.predict(without)
         return np.asarray(scores[np.arange(len(scores)), self.item], np.float64)
-
-    def removal_of_each(self, progress: Progress) -> np.ndarray:
-        """Return what masking each event takes from the score, (S,)."""
-        taken = np.zeros(len(self.place))
-        with progress.track("mask each event", int(self.lag.max(initial=0))) as advance:
-            for lag in range(1, int(self.lag.max(initial=0)) + 1):
-                gone = self.lag == lag
-                taken[gone] = (self.score - self.score_without(gone))[self.owner[gone]]
-                advance()
-        return taken
 
     def likeness(self, credits: Credits, credits_of: CreditsOf, other: Model) -> float:
         """Return how alike credits and those of another model by the same method rank events (Adebayo et al., 2018)."""

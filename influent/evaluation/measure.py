@@ -157,6 +157,29 @@ def measure(
     return Measured(accuracy=accuracy, costs=costs, credits=credits, before_refit=before_refit)
 
 
+def removal_of_each(
+    score: np.ndarray,
+    score_without: Callable[[np.ndarray], np.ndarray],
+    owner: np.ndarray,
+    lag: np.ndarray,
+    progress: Progress | None = None,
+) -> np.ndarray:
+    """Return what masking each source event alone takes from its moment's score, (S,).
+
+    Args:
+        score: of each moment, one a user at most, with all of its events, (N,).
+        score_without: returns the same where events, bool (S,), are masked.
+        owner: the moment of each source event, (S,), and `lag` how many events back from it the event lies.
+    """
+    taken = np.zeros(len(lag))
+    with (progress or Progress()).track("mask each event", int(lag.max(initial=0))) as advance:
+        for one in range(1, int(lag.max(initial=0)) + 1):
+            gone = lag == one
+            taken[gone] = (score - score_without(gone))[owner[gone]]
+            advance()
+    return taken
+
+
 def sample(moments: Moments, n: int) -> Moments:
     """Return the moments of `sample_rows`."""
     return moments.take(sample_rows(moments, n))

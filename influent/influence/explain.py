@@ -226,7 +226,8 @@ def _explain_answers(
             item = np.full(len(some), UNKNOWN) if some.item_idx is None else some.item_idx
             scores = model.answer_scores(some)
             moments = some.moments.take(some.moment)
-            credits = _with_parts(model.answer_credits(some, method=method), note)
+            credits = model.answer_credits(some, method=method)
+            _check_has_parts(credits, note)
             parts.append(ledger_of(moments, item[:, None], credits, scores[:, None], note, n_asked))
             n_asked += len(some)
             advance(len(some.moments))
@@ -339,7 +340,8 @@ def _explain_batch(
     first_id: int,
 ) -> Ledger:
     items, mixture = asked_sums(scores, candidates, note.contrast, against)
-    credits = _with_parts(credits_of(model, moments, items, method, mixture), note)
+    credits = credits_of(model, moments, items, method, mixture)
+    _check_has_parts(credits, note)
     asked = np.take_along_axis(scores, items, axis=1).astype(np.float64)
     if mixture is not None:
         asked = np.einsum("ncx,nx->nc", mixture, asked)
@@ -372,15 +374,14 @@ def asked_sums(
     return np.concatenate([candidates, rivals], axis=1), mixture
 
 
-def _with_parts(credits: Credits, note: LedgerNote) -> Credits:
-    """Return the credits; refuse to split events of a model that reads them as wholes.
+def _check_has_parts(credits: Credits, note: LedgerNote) -> None:
+    """Refuse to split events of a model that reads them as wholes.
 
     Raises:
         ConfigError: so it is.
     """
     if note.by_part and not credits.parts and len(credits.place):
         raise ConfigError(f"a {note.model} model reads events as wholes, which have no parts. Leave 'by_part' out.")
-    return credits
 
 
 def contrast_mixture(candidates: np.ndarray, rivals: np.ndarray, may: np.ndarray, k: int) -> np.ndarray:

@@ -44,11 +44,7 @@ def check_same_blocks(fitted: tuple[ItemVectors, ...], given: tuple[ItemVectors,
     if [block.name for block in given] != names:
         raise ConfigError(f"vectors must be the blocks {', '.join(names)}, in this order.")
     for before, after in zip(fitted, given, strict=True):
-        if after.items and after.items != items.fingerprint:
-            raise SchemaError(
-                f"the rows of {after.name!r} are of other items than the vocabulary's, or in another order. Make them "
-                "with it: encode_items(vocab), read_vectors(..., vocab=vocab)."
-            )
+        after.check_items(items)
         if len(after) != n_items or after.dim != before.dim:
             raise SchemaError(
                 f"the block {after.name!r} is of {len(after):,} items and {after.dim} numbers each. The vocabulary has "

@@ -448,11 +448,7 @@ class Predictor:
                     f"the vectors {block.name!r} are of {len(block.vectors):,} items, the log has {vocab.n_items:,}. "
                     "Make them with the vocabulary of these sequences."
                 )
-            if block.items and block.items != vocab.items.fingerprint:
-                raise SchemaError(
-                    f"the rows of {block.name!r} are of other items than the log's, or in another order. Make them "
-                    "with its vocabulary: encode_items(split.train.vocab), read_vectors(..., vocab=split.train.vocab)."
-                )
+            block.check_items(vocab.items)
         self.scaling = fit_scaling(learned, self.model.scaling)
         self._is_timed = learned.time_us is not None
         self._context = ContextLines.of(vocab, self.model.context, is_timed=self._is_timed)
