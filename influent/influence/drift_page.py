@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from html import escape
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from influent.data.clock import UNITS_US, iso
 from influent.influence.factor_page import lead
-from influent.influence.page import Bar, bars, curve, page
+from influent.influence.page import Bar, Window, bars, curve, page
 
 if TYPE_CHECKING:
     from influent.influence.drift import Drift
@@ -57,23 +58,24 @@ def _half_lives(found: Drift) -> str:
 
 
 def _series(found: Drift, factor: str, level: str) -> str:
-    # A window in which no event has a credit has no index.
+    # A window in which no event has a credit has no index, and one of a single user has no interval.
     rows = [row for row in found.of(factor, level) if row["index"] is not None]
-    place = {iso(start): nth for nth, start in enumerate(row["window_start_us"] for row in rows)}
+    starts = [row["window_start_us"] for row in rows]
+    before = {iso(start): (start + earlier) / 2 for earlier, start in pairwise(starts)}
     changes = [
-        place[row["at"]] - 0.5
+        before[row["at"]]
         for row in found.change_rows()
-        if (row["factor"], row["level"]) == (factor, level) and row["at"] in place
+        if (row["factor"], row["level"]) == (factor, level) and row["at"] in before
     ]
-    # Of one user there is no interval.
-    values, low, high = (
-        [row["index"] if row[f"index{end}"] is None else row[f"index{end}"] for row in rows]
-        for end in ("", "_low", "_high")
-    )
-    labels = [iso(row["window_start_us"])[:10] for row in rows]
+    windows = [
+        Window(
+            iso(row["window_start_us"])[:10], row["window_start_us"], row["index"], row["index_low"], row["index_high"]
+        )
+        for row in rows
+    ]
     name = "All events" if factor == level else f"{factor.replace('_', ' ')}: {level}"
     return (
         f"<h2>{escape(name)}</h2><p class='soft'>|credit| per {escape(found.about['window'])} over what it would "
-        f"be at the mean of the whole ledger for the same lags and gaps, with its interval.</p>"
-        f"{curve(labels, values, low, high, changes)}"
+        f"be at the mean of the whole ledger for the same lags and gaps, with its interval. A dot is a window "
+        f"of one user.</p>{curve(windows, changes)}"
     )

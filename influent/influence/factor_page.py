@@ -25,11 +25,12 @@ def lead(about: dict[str, Any]) -> str:
     """Return what a reader has to know of the ledger before reading on."""
     contrast = "" if about["contrast"] is None else f", against the {about['contrast']} best rivals"
     contrast += "" if about["against"] is None else f", against item {about['against']}"
+    facts = [*about["statement"], "Intervals are 95 %, by bootstrap over users. Times are in UTC."]
+    items = "".join(f"<li>{escape(fact)}</li>" for fact in facts)
     return (
         f"<p>{about['n_predictions']:,} predictions ({escape(about['head'] + contrast)}) of the model "
         f"{escape(about['model'])}, fitted on events {escape(about['fitted_on'])}.</p>"
-        f'<p class="soft">{escape(" ".join(about["statement"]))} Intervals are 95 %, by bootstrap over users. Times '
-        "are in UTC.</p>"
+        f'<ul class="soft">{items}</ul>'
     )
 
 

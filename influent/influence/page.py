@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+from itertools import groupby
 
 _STYLE = """
 :root { color-scheme: light dark; --page: #fbfaf7; --card: #ffffff; --ink: #1d2327; --soft: #667078; --line: #e3e0d8;
@@ -15,7 +16,8 @@ _STYLE = """
 body { margin: 0; background: var(--page); color: var(--ink); font: 15px/1.5 system-ui, sans-serif; }
 main { max-width: 60rem; margin: 0 auto; padding: 2rem 1rem 4rem; }
 h1 { font-size: 1.6rem; margin: 0 0 .3rem; } h2 { font-size: 1.15rem; margin: 0 0 .2rem; }
-p { margin: .2rem 0 .8rem; } .soft { color: var(--soft); font-size: .87rem; }
+p { margin: .2rem 0 .8rem; } ul { margin: .2rem 0 .8rem; padding-left: 1.2rem; }
+.soft { color: var(--soft); font-size: .87rem; }
 section { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 1rem 1.2rem;
   margin: 1rem 0; overflow-x: auto; }
 svg { display: block; width: 100%; height: auto; min-width: 34rem; } svg text { fill: var(--ink); font-size: 13px; }
@@ -29,7 +31,7 @@ th, td { padding: .25rem .5rem; } td { text-align: right; font-variant-numeric: 
   margin: 0 .3rem 0 .9rem; }
 """
 
-_LABEL_WIDTH, _PLOT_WIDTH, _ROW_HEIGHT, _WIDTH = 190, 360, 24, 880
+_LABEL_WIDTH, _PLOT_WIDTH, _ROW_HEIGHT, _WIDTH, _DATE_WIDTH = 190, 360, 24, 880, 90
 
 
 @dataclass(frozen=True)
@@ -105,36 +107,50 @@ def heat(row_labels: Sequence[str], column_labels: Sequence[str], cells: Sequenc
     return f"<table><tr><th></th>{head}</tr>{''.join(body)}</table>"
 
 
-def curve(
-    labels: Sequence[str],
-    values: Sequence[float],
-    low: Sequence[float],
-    high: Sequence[float],
-    changes: Sequence[float],
-) -> str:
-    """Return a line over windows with its interval as a band; `changes` are places between windows, from 0."""
-    height, left, bottom, width = 200, 60, 170, _WIDTH - 80
-    most = max(*high, *values) or 1.0
-    step = width / max(len(values) - 1, 1)
+@dataclass(frozen=True)
+class Window:
+    """One point of a line over time."""
 
-    def point(place: float, value: float) -> str:
-        return f"{left + place * step:.1f},{bottom - value / most * (bottom - 14):.1f}"
+    label: str
+    at: float
+    """when it begins, in any unit"""
+    value: float
+    low: float | None
+    """None where the value has no interval"""
+    high: float | None
 
-    band = [point(place, value) for place, value in enumerate(high)]
-    band += [point(place, value) for place, value in reversed(list(enumerate(low)))]
+
+def curve(windows: Sequence[Window], changes: Sequence[float]) -> str:
+    """Return a line over windows with its interval as a band, and a dot where there is none; `changes` are times."""
+    height, left, bottom, width = 200, 60, 170, _WIDTH - 110
+    most = max(one for row in windows for one in (row.value, row.high or 0.0)) or 1.0
+    first, last = windows[0].at, windows[-1].at
+
+    def x(at: float) -> float:
+        return round(left + (at - first) / ((last - first) or 1.0) * width, 1)
+
+    def y(value: float) -> float:
+        return round(bottom - value / most * (bottom - 14), 1)
+
     lines = [f'<line class="axis" x1="{left}" x2="{left + width}" y1="{bottom}" y2="{bottom}"/>']
-    lines.append(f'<polygon class="band" points="{" ".join(band)}"/>')
-    lines.append(f'<polyline class="curve" points="{" ".join(point(p, v) for p, v in enumerate(values))}"/>')
+    for has_interval, run in groupby(windows, lambda row: row.high is not None):
+        some = list(run)
+        if not has_interval:
+            lines += [f'<circle class="dot" cx="{x(row.at)}" cy="{y(row.value)}" r="3.5"/>' for row in some]
+            continue
+        band = [(row.at, row.high) for row in some] + [(row.at, row.low) for row in reversed(some)]
+        lines.append(f'<polygon class="band" points="{" ".join(f"{x(at)},{y(end or 0.0)}" for at, end in band)}"/>')
+        points = " ".join(f"{x(row.at)},{y(row.value)}" for row in some)
+        lines.append(f'<polyline class="curve" points="{points}"/>')
     for change in changes:
-        x = left + change * step
-        lines.append(f'<line class="change" x1="{x:.1f}" x2="{x:.1f}" y1="10" y2="{bottom}"/>')
+        lines.append(f'<line class="change" x1="{x(change)}" x2="{x(change)}" y1="10" y2="{bottom}"/>')
     lines += [f'<text class="soft" x="{left - 8}" y="18" text-anchor="end">{most:.3g}</text>']
     lines += [f'<text class="soft" x="{left - 8}" y="{bottom}" text-anchor="end">0</text>']
-    every = max(len(labels) // 6, 1)
-    for place in range(0, len(labels), every):
-        anchor = "start" if place == 0 else "middle"
-        lines.append(
-            f'<text class="soft" x="{left + place * step:.1f}" y="{bottom + 18}" text-anchor="{anchor}">'
-            f"{escape(labels[place])}</text>"
-        )
+    free_from = 0.0
+    for row in windows:
+        if x(row.at) >= free_from:
+            free_from = x(row.at) + _DATE_WIDTH
+            lines.append(
+                f'<text class="soft" x="{x(row.at)}" y="{bottom + 18}" text-anchor="middle">{escape(row.label)}</text>'
+            )
     return f'<svg viewBox="0 0 {_WIDTH} {height}" role="img">{"".join(lines)}</svg>'
