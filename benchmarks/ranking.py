@@ -46,9 +46,9 @@ def predictor(name: str, benchmark: Benchmark, seed: int) -> influent.Predictor:
     backbone, _, variant = name.partition("-")
     is_sum = backbone in ("additive", "feedback")
     own = benchmark.model if is_sum else {"max_len": 50, **benchmark.box}
-    train = benchmark.train if is_sum else {}
+    train = benchmark.train if is_sum else benchmark.box_train
     if backbone in ("sasrec", "hstu"):
-        own, train = {**own, **benchmark.attention}, benchmark.attention_train
+        own, train = {**own, **benchmark.attention}, {**train, **benchmark.attention_train}
     options = VARIANTS.get(variant, {})
     settings = influent.ModelConfig.from_dict({"backbone": backbone, **own, **options})
     return influent.Predictor(model=settings, train=influent.TrainConfig(seed=seed, **train))

@@ -28,6 +28,7 @@ class Benchmark:
     train: dict[str, Any] = field(default_factory=dict)
     box: dict[str, Any] = field(default_factory=dict)
     """Settings of the black boxes that are not the defaults"""
+    box_train: dict[str, Any] = field(default_factory=dict)
     attention: dict[str, Any] = field(default_factory=dict)
     """Further ones of those with attention"""
     attention_train: dict[str, Any] = field(default_factory=dict)
@@ -99,10 +100,30 @@ _SPARSE_TRAIN = {
     "average_epochs": 2.0,
     "patience": 4,
 }
-_SPARSE_BOX = {"max_len": 50, "tied": True, "dropout": 0.5, "sampled_above": 5000, "n_negatives": 2048}
+_SPARSE_BOX = {
+    "max_len": 50,
+    "tied": True,
+    "embedding_dim": 128,
+    "dropout": 0.5,
+    "sampled_above": 5000,
+    "n_negatives": 2048,
+}
+_SPARSE_BOX_TRAIN = {
+    "learning_rate": 0.001,
+    "batch_size": 256,
+    "weight_decay": 0.1,
+    "average_epochs": 2.0,
+    "patience": 10,
+}
 """Chosen on the validation events of Amazon Beauty, and used for the three Amazon sets alike."""
 
-_AMAZON: dict[str, Any] = {"model": _SPARSE, "train": _SPARSE_TRAIN, "box": _SPARSE_BOX, "counts": PLAIN}
+_AMAZON: dict[str, Any] = {
+    "model": _SPARSE,
+    "train": _SPARSE_TRAIN,
+    "box": _SPARSE_BOX,
+    "box_train": _SPARSE_BOX_TRAIN,
+    "counts": PLAIN,
+}
 
 _ATTENTION: dict[str, Any] = {
     "attention": {"max_len": 100, "tied": True},
