@@ -1,6 +1,7 @@
 """Changes of influence are found where they were planted and hardly ever elsewhere; half-lives come back."""
 
 import io
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +13,7 @@ from scipy import stats
 
 import influent
 from influent import PlantedCredits, drift, simulate_ledger
+from influent.influence.page import Window, curve
 from influent.show import show_drift
 
 DAY_US = 86_400_000_000
@@ -134,6 +136,22 @@ def test_a_window_with_one_user_has_no_interval():
     rows = [row for row in drift(ledger, window="1d").of("all", "all") if row["n_credits"] == 1]
     assert rows
     assert all(row["index_low"] is None for row in rows)
+
+
+def test_on_the_page_time_is_to_scale_and_a_window_without_an_interval_is_a_dot():
+    windows = [
+        Window("day 0", 0.0, 1.0, None, None),
+        Window("day 2", 2.0, 1.0, 0.5, 2.0),
+        Window("day 8", 8.0, 1.0, 0.5, 2.0),
+    ]
+    drawn = curve(windows, [5.0])
+    dots = re.findall(r'<circle class="dot" cx="([\d.]+)"', drawn)
+    (line,) = re.findall(r'<polyline class="curve" points="([^"]+)"', drawn)
+    (change,) = re.findall(r'<line class="change" x1="([\d.]+)"', drawn)
+    first, second, third = float(dots[0]), *(float(point.split(",")[0]) for point in line.split())
+    assert len(dots) == 1
+    assert (third - first) == pytest.approx(4 * (second - first), abs=0.3)
+    assert float(change) == pytest.approx((second + third) / 2, abs=0.2)
 
 
 def test_cohorts_are_users_by_the_window_of_their_first_event(found, planted):
