@@ -138,19 +138,14 @@ def test_a_window_with_one_user_has_no_interval():
     assert all(row["index_low"] is None for row in rows)
 
 
-def test_on_the_page_time_is_to_scale_and_a_window_without_an_interval_is_a_dot():
-    windows = [
-        Window("day 0", 0.0, 1.0, None, None),
-        Window("day 2", 2.0, 1.0, 0.5, 2.0),
-        Window("day 8", 8.0, 1.0, 0.5, 2.0),
-    ]
+def test_on_the_page_time_is_to_scale_and_every_interval_is_seen():
+    windows = [Window("day 0", 0.0, 1.0, None), Window("day 2", 2.0, 1.0, (0.5, 2.0)), Window("day 8", 8.0, 1.0, None)]
     drawn = curve(windows, [5.0])
-    dots = re.findall(r'<circle class="dot" cx="([\d.]+)"', drawn)
-    (line,) = re.findall(r'<polyline class="curve" points="([^"]+)"', drawn)
+    first, second, third = (float(x) for x in re.findall(r'<circle class="bar" cx="([\d.]+)"', drawn))
+    (whisker,) = re.findall(r'<line class="whisker" x1="([\d.]+)"', drawn)
     (change,) = re.findall(r'<line class="change" x1="([\d.]+)"', drawn)
-    first, second, third = float(dots[0]), *(float(point.split(",")[0]) for point in line.split())
-    assert len(dots) == 1
     assert (third - first) == pytest.approx(4 * (second - first), abs=0.3)
+    assert float(whisker) == second
     assert float(change) == pytest.approx((second + third) / 2, abs=0.2)
 
 

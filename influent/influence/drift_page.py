@@ -69,13 +69,16 @@ def _series(found: Drift, factor: str, level: str) -> str:
     ]
     windows = [
         Window(
-            iso(row["window_start_us"])[:10], row["window_start_us"], row["index"], row["index_low"], row["index_high"]
+            label=iso(row["window_start_us"])[:10],
+            at=row["window_start_us"],
+            value=row["index"],
+            interval=None if row["index_low"] is None else (row["index_low"], row["index_high"]),
         )
         for row in rows
     ]
     name = "All events" if factor == level else f"{factor.replace('_', ' ')}: {level}"
     return (
         f"<h2>{escape(name)}</h2><p class='soft'>|credit| per {escape(found.about['window'])} over what it would "
-        f"be at the mean of the whole ledger for the same lags and gaps, with its interval. A dot is a window "
-        f"of one user.</p>{curve(windows, changes)}"
+        f"be at the mean of the whole ledger for the same lags and gaps, with its interval, which a "
+        f"window of one user has not.</p>{curve(windows, changes)}"
     )

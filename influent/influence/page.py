@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
-from itertools import groupby
 
 _STYLE = """
 :root { color-scheme: light dark; --page: #fbfaf7; --card: #ffffff; --ink: #1d2327; --soft: #667078; --line: #e3e0d8;
@@ -23,7 +22,7 @@ section { background: var(--card); border: 1px solid var(--line); border-radius:
 svg { display: block; width: 100%; height: auto; min-width: 34rem; } svg text { fill: var(--ink); font-size: 13px; }
 svg .soft { fill: var(--soft); font-size: 11.5px; } .bar { fill: var(--bar); } .minus { fill: var(--minus); }
 .whisker { stroke: var(--whisker); stroke-width: 1.6; } .axis { stroke: var(--line); } .dot { fill: var(--dot); }
-.curve { fill: none; stroke: var(--bar); stroke-width: 2; } .band { fill: var(--bar); opacity: .2; }
+.curve { fill: none; stroke: var(--bar); stroke-width: 2; }
 .change { stroke: var(--dot); stroke-width: 2; stroke-dasharray: 5 4; }
 table { border-collapse: collapse; font-size: .85rem; } th { font-weight: 500; color: var(--soft); text-align: left; }
 th, td { padding: .25rem .5rem; } td { text-align: right; font-variant-numeric: tabular-nums; }
@@ -115,15 +114,13 @@ class Window:
     at: float
     """when it begins, in any unit"""
     value: float
-    low: float | None
-    """None where the value has no interval"""
-    high: float | None
+    interval: tuple[float, float] | None
 
 
 def curve(windows: Sequence[Window], changes: Sequence[float]) -> str:
-    """Return a line over windows with its interval as a band, and a dot where there is none; `changes` are times."""
+    """Return a line over windows, each with its interval as a whisker if it has one; `changes` are times."""
     height, left, bottom, width = 200, 60, 170, _WIDTH - 110
-    most = max(one for row in windows for one in (row.value, row.high or 0.0)) or 1.0
+    most = max(one for row in windows for one in (row.value, *(row.interval or ()))) or 1.0
     first, last = windows[0].at, windows[-1].at
 
     def x(at: float) -> float:
@@ -133,15 +130,13 @@ def curve(windows: Sequence[Window], changes: Sequence[float]) -> str:
         return round(bottom - value / most * (bottom - 14), 1)
 
     lines = [f'<line class="axis" x1="{left}" x2="{left + width}" y1="{bottom}" y2="{bottom}"/>']
-    for has_interval, run in groupby(windows, lambda row: row.high is not None):
-        some = list(run)
-        if not has_interval:
-            lines += [f'<circle class="dot" cx="{x(row.at)}" cy="{y(row.value)}" r="3.5"/>' for row in some]
-            continue
-        band = [(row.at, row.high) for row in some] + [(row.at, row.low) for row in reversed(some)]
-        lines.append(f'<polygon class="band" points="{" ".join(f"{x(at)},{y(end or 0.0)}" for at, end in band)}"/>')
-        points = " ".join(f"{x(row.at)},{y(row.value)}" for row in some)
-        lines.append(f'<polyline class="curve" points="{points}"/>')
+    points = " ".join(f"{x(row.at)},{y(row.value)}" for row in windows)
+    lines.append(f'<polyline class="curve" points="{points}"/>')
+    for row in windows:
+        if row.interval is not None:
+            low, high = (y(end) for end in row.interval)
+            lines.append(f'<line class="whisker" x1="{x(row.at)}" x2="{x(row.at)}" y1="{low}" y2="{high}"/>')
+        lines.append(f'<circle class="bar" cx="{x(row.at)}" cy="{y(row.value)}" r="3.5"/>')
     for change in changes:
         lines.append(f'<line class="change" x1="{x(change)}" x2="{x(change)}" y1="10" y2="{bottom}"/>')
     lines += [f'<text class="soft" x="{left - 8}" y="18" text-anchor="end">{most:.3g}</text>']
